@@ -1,0 +1,141 @@
+"""What a pipeline has to say: predictions as columns, alerts with their sentence, refused payloads with their reason.
+
+Nothing here is encoded yet; the dialects do that.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+ChannelValues = Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """One batch of predictions of one stream: columns, first axis B, ordered by series and time.
+
+    series, channels: for each row the series' name and the names of its C channels; end: int64 [B], µs since 1970,
+    the window's last step; value: float32 [B, C], the last step, NaN where missing; score float32 [B], p_value
+    float64 [B], state uint8 [B] (alerts.State); expected float32 [B, C], interval float32 [B, C, 2], contribution
+    float32 [B, C], forecast float32 [B, H, C, Q], probability float32 [B, K]: None where the task gives none.
+    """
+
+    stream: str
+    model: str
+    series: Sequence[str]
+    channels: Sequence[tuple[str, ...]]
+    end: NDArray[np.int64]
+    value: NDArray[np.float32]
+    state: NDArray[np.uint8]
+    score: NDArray[np.float32] | None = None
+    p_value: NDArray[np.float64] | None = None
+    expected: NDArray[np.float32] | None = None
+    interval: NDArray[np.float32] | None = None
+    contribution: NDArray[np.float32] | None = None
+    forecast: NDArray[np.float32] | None = None
+    probability: NDArray[np.float32] | None = None
+    quantiles: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A change in the life of one alert. since, time: µs since 1970; contribution: channels, largest first."""
+
+    id: str
+    event: Literal["raise", "update", "clear"]
+    kind: Literal["anomaly", "no-data"]
+    severity: str
+    stream: str
+    series: str
+    model: str
+    since: int
+    time: int
+    summary: str
+    score: float | None = None
+    peak_score: float | None = None
+    p_value: float | None = None
+    value: ChannelValues = field(default_factory=dict)
+    expected: ChannelValues = field(default_factory=dict)
+    interval: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    contribution: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A payload, or a part of it, that is no reading. reason: a sentence; readings: how many it stands for."""
+
+    stream: str
+    topic: str
+    payload: bytes
+    reason: str
+
+
+@dataclass(slots=True)
+class Events:
+    """All that one call of `Pipeline.process` has to say."""
+
+    predictions: list[Predictions] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+    def extend(self, other: "Events") -> None:
+        self.predictions += other.predictions
+        self.alerts += other.alerts
+        self.dead_letters += other.dead_letters
+
+
+def shown(value: float) -> str:
+    """A number for a person: four significant digits, no exponent for ordinary sizes."""
+    if not np.isfinite(value):
+        return "nothing"
+    size = abs(value)
+    if size >= 1e7 or 0 < size < 1e-4:
+        return f"{value:.3e}"
+    if size >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.4g}" if size < 100 else f"{value:.1f}"
+
+
+def sentence(
+    channels: Sequence[str], units: Sequence[str], value: NDArray[Any], expected: NDArray[Any] | None,
+    interval: NDArray[Any] | None, contribution: NDArray[Any] | None,
+) -> str:  # fmt: skip
+    """What was seen, for a person to check: "temperature 84.2 °C, expected 71.3 (69.2 to 73.4)".
+
+    value, expected, contribution: [C]; interval: [C, 2]. With several channels the largest contributors come first,
+    as many as it takes for two thirds of the score, at most three.
+    """
+    order = np.argsort(-contribution, kind="stable") if contribution is not None else np.arange(len(channels))
+    total = float(contribution.sum()) if contribution is not None else 0.0
+    parts: list[str] = []
+    explained = 0.0
+    for i in order[:3]:
+        part = f"{channels[i]} {shown(value[i])}"
+        part += f" {units[i]}" if units[i] else ""
+        if expected is not None:
+            part += f", expected {shown(expected[i])}"
+            if interval is not None and np.isfinite(interval[i]).all():
+                part += f" ({shown(interval[i, 0])} to {shown(interval[i, 1])})"
+        if contribution is not None and len(channels) > 1 and total > 0:
+            part += f" [{100 * float(contribution[i]) / total:.0f} % of the score]"
+            explained += float(contribution[i]) / total
+        parts.append(part)
+        if explained >= 2 / 3 or total <= 0:
+            break
+    return "; ".join(parts)
+
+
+def lasted(micro: int) -> str:
+    """A stretch of time for a person: "42 s", "3 min", "2.5 h", "4 d"."""
+    seconds = micro / 1e6
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,231 @@
+"""Messages to readings of one stream: which series and channel a topic and a payload mean, and what is refused.
+
+Topics and payloads in, columns of `Readings` and dead letters out. A known topic costs one look-up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.core.events import DeadLetter
+from transom.core.model import ANY, Manifest
+from transom.core.payloads import Decode, PayloadError, PayloadSpec, compile_decoder
+from transom.core.readings import Readings
+from transom.core.topics import CHANNEL, Pattern
+
+LONGEST_NAME = 512  # characters of a series' name, which becomes part of a topic
+MOST_TARGETS = 1000  # keys of one topic's payloads that are remembered
+DEAD_LETTERS = 10  # a second and stream, by time of arrival
+
+Target = tuple[int, int] | None  # series and channel, or None for a channel that the stream does not use
+
+
+@dataclass(slots=True)
+class Route:
+    """What a topic means: the series' name without a channel, the channel it names, and how to read its payload."""
+
+    base: str
+    channel: str | None
+    decode: Decode
+    targets: dict[str | None, Target] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Columns:
+    series: list[int] = field(default_factory=list)
+    channel: list[int] = field(default_factory=list)
+    time: list[int] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
+    arrival: list[bool] = field(default_factory=list)
+
+
+class Intake:
+    """The series of one stream and the readings collected since the last `take`."""
+
+    def __init__(
+        self, name: str, pattern: Pattern, series: Sequence[str], payload: PayloadSpec, manifest: Manifest,
+        max_series: int,
+    ) -> None:  # fmt: skip
+        self.name, self.pattern, self.payload, self.max_series = name, pattern, payload, max_series
+        self.filter = pattern.filter
+        self._series_levels = [pattern.names.index(n) for n in pattern.check_series(series)]
+        self._channel_level = pattern.names.index(CHANNEL) if CHANNEL in pattern.names else None
+        self._own_series = len(manifest.channels) == 1  # each channel is a series of its own
+        self._channel_ids = {c.name: i for i, c in enumerate(manifest.channels)}
+        self._units = {c.name: c.unit for c in manifest.channels} | {c.name: c.unit for c in payload.channels if c.unit}
+        self._specs = {c.name: c for c in payload.channels}
+        only = manifest.channels[0].name
+        self._single = payload.only.name if payload.only else "value" if only == ANY or not self._own_series else only
+        self._decoders: dict[str | None, Decode] = {}
+        self.names: list[str] = []  # by series id; "" for a free one
+        self.labels: list[tuple[str, ...]] = []  # by series id: its channels' names
+        self._ids: dict[str, int] = {}
+        self._free: list[int] = []
+        self._all = tuple(c.name for c in manifest.channels)
+        self._columns = _Columns()
+        self.dead_letters: list[DeadLetter] = []
+        self.counts: dict[str, int] = dict.fromkeys(("received", "unused", "payload", "topic", "series"), 0)
+        self._letter_second = [-1, 0]
+
+    # --- topics ---------------------------------------------------------------------------------------------------
+
+    def route(self, topic: str) -> Route | None:
+        """What the topic means here, None when it does not fit the pattern. Raises PayloadError for a topic that fits
+        but cannot name a series."""
+        found = self.pattern.match(topic)
+        if found is None:
+            return None
+        parts = [found[i] for i in self._series_levels]
+        channel = found[self._channel_level] if self._channel_level is not None else None
+        if "" in parts or channel == "":
+            raise PayloadError("a named level of the topic is empty")
+        base = "/".join(parts) if parts else self.name
+        if len(base) + len(channel or "") > LONGEST_NAME:
+            raise PayloadError(f"the series' name would be longer than {LONGEST_NAME} characters")
+        return Route(base, channel, self._decoder(channel))
+
+    def _decoder(self, channel: str | None) -> Decode:
+        known = channel if channel in self._specs else None
+        if known not in self._decoders:
+            spec = self.payload
+            if known is not None:
+                spec = replace(
+                    spec, channels=(self._specs[known],), value=spec.value or self._specs[known].path or None
+                )
+            elif channel is not None:
+                spec = replace(spec, channels=())
+            self._decoders[known] = compile_decoder(spec)
+        return self._decoders[known]
+
+    def _target(self, route: Route, leaf: str | None) -> Target:
+        """Series and channel of a value; new series are made here. Raises PayloadError when there is no room."""
+        if leaf is None:
+            channel = route.channel or self._single
+        elif route.channel is None or leaf == route.channel:
+            channel = leaf
+        else:
+            channel = f"{route.channel}.{leaf}"
+        if self._specs and channel not in self._specs and route.channel not in self._specs:
+            return None
+        if self._own_series:
+            alone = leaf is None and route.channel is None
+            return self._series(route.base if alone else f"{route.base}/{channel}", (channel,)), 0
+        index = self._channel_ids.get(channel)
+        return None if index is None else (self._series(route.base, self._all), index)
+
+    def _series(self, name: str, labels: tuple[str, ...]) -> int:
+        known = self._ids.get(name)
+        if known is not None:
+            return known
+        if len(name) > LONGEST_NAME:
+            raise PayloadError(f"the series' name would be longer than {LONGEST_NAME} characters")
+        if len(self._ids) >= self.max_series:
+            raise PayloadError(f"no room for series {name!r}: the stream has {self.max_series:,} (max_series)")
+        if self._free:
+            new = self._free.pop()
+            self.names[new], self.labels[new] = name, labels
+        else:
+            new = len(self.names)
+            self.names.append(name)
+            self.labels.append(labels)
+        self._ids[name] = new
+        return new
+
+    def units(self, series: int) -> tuple[str, ...]:
+        return tuple(self._units.get(c, "") or (self._units.get(ANY, "")) for c in self.labels[series])
+
+    @property
+    def series_count(self) -> int:
+        return len(self._ids)
+
+    def forget(self, series: Sequence[int]) -> None:
+        """Gives the places of these series back. Routes that name them must be dropped by whoever keeps them."""
+        for i in series:
+            del self._ids[self.names[i]]
+            self.names[i], self.labels[i] = "", ()
+            self._free.append(i)
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def add(self, route: Route, topic: str, payload: bytes, received: int, stamp: int) -> None:
+        """received: µs; stamp: the same made distinct, the time of readings that name none."""
+        try:
+            samples = route.decode(payload, received)
+        except PayloadError as error:
+            self.refuse("payload", topic, payload, received, str(error))
+            return
+        columns, targets = self._columns, route.targets
+        for leaf, time, value in samples:
+            if leaf in targets:
+                target = targets[leaf]
+            else:
+                try:
+                    target = self._target(route, leaf)
+                except PayloadError as error:
+                    self.refuse("series", topic, payload, received, str(error))
+                    continue
+                if len(targets) < MOST_TARGETS:
+                    targets[leaf] = target
+            if target is None:
+                self.counts["unused"] += 1
+                continue
+            if value.__class__ is PayloadError:
+                self.refuse("payload", topic, payload, received, str(value))
+                continue
+            columns.series.append(target[0])
+            columns.channel.append(target[1])
+            columns.time.append(stamp if time is None else time)
+            columns.value.append(value)  # type: ignore[arg-type]  # the class was just looked at
+            columns.received.append(received)
+            columns.arrival.append(time is None)
+
+    def refuse(self, kind: str, topic: str, payload: bytes, received: int, reason: str) -> None:
+        """Counts one reading as invalid; at most DEAD_LETTERS a second (of arrival) are kept to be told."""
+        self.counts["received"] += 1
+        self.counts[kind] += 1
+        self.letter(topic, payload, received, reason)
+
+    def letter(self, topic: str, payload: bytes, received: int, reason: str) -> None:
+        second = received // 1_000_000
+        if self._letter_second[0] != second:
+            self._letter_second = [second, 0]
+        self._letter_second[1] += 1
+        if self._letter_second[1] <= DEAD_LETTERS:
+            self.dead_letters.append(DeadLetter(self.name, topic, payload, reason))
+
+    def take(self) -> Readings:
+        """The readings collected since the last call, in order of arrival."""
+        c, self._columns = self._columns, _Columns()
+        self.counts["received"] += len(c.series)
+        return Readings(
+            np.array(c.series, np.int32), np.array(c.channel, np.int16), np.array(c.time, np.int64),
+            np.array(c.value, np.float64), np.array(c.received, np.int64), np.array(c.arrival, np.bool_),
+        )  # fmt: skip
+
+    def take_letters(self) -> list[DeadLetter]:
+        letters, self.dead_letters = self.dead_letters, []
+        return letters
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "names": list(self.names), "labels": [list(labels) for labels in self.labels], "counts": dict(self.counts),
+            "free": list(self._free), "letters": list(self._letter_second),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.names = list(state["names"])
+        self.labels = [tuple(labels) for labels in state["labels"]]
+        self.counts = dict(state["counts"])
+        self._free = list(state["free"])
+        self._letter_second = list(state["letters"])
+        self._ids = {name: i for i, name in enumerate(self.names) if name}
+
+
+def names_of(names: Sequence[Any], rows: NDArray[np.int32]) -> list[Any]:
+    return [names[i] for i in rows.tolist()]

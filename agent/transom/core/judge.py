@@ -1,0 +1,211 @@
+"""Windows and what the model made of them to predictions and alerts: calibrate, then the life of an alert.
+
+Columns in, columns out; a Python object only for a change that a person hears of. Series of one batch are judged
+window after window in rounds, each round over all series at once, so that no batching changes a verdict.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.core import segments
+from transom.core.alerts import CALM, CALM_SCORE, CRITICAL, SEVERITIES, Alerts, AlertSpec, Change, State, alert_id
+from transom.core.calibration import Calibration
+from transom.core.events import Alert, Events, Predictions, lasted, sentence
+from transom.core.grid import Silence
+from transom.core.intake import Intake, names_of
+from transom.core.model import Manifest, Outputs, Windows
+
+HIGHEST_BAR = 0.2  # a budget so large that more windows would exceed it says nothing
+_CHANGES: dict[int, Literal["raise", "update", "clear"]] = {
+    Change.RAISE: "raise",
+    Change.UPDATE: "update",
+    Change.CLEAR: "clear",
+}
+
+
+class Judge:
+    """Calibration and alerts of one stream."""
+
+    def __init__(
+        self, intake: Intake, manifest: Manifest, spec: AlertSpec, budget: float | None, threshold: float | None,
+        interval: float | None,
+    ) -> None:  # fmt: skip
+        """budget: alarms a millisecond and series; threshold: a plain score instead; interval: ms between windows."""
+        self.intake, self.manifest = intake, manifest
+        self.budget, self.threshold = budget, threshold
+        self.calibration = Calibration(manifest.calibration, interval)
+        self.alerts = Alerts(spec)
+        self.counts = {"windows": 0, "alerts": 0, "unscored": 0}
+
+    def resize(self, size: int) -> None:
+        self.calibration.resize(size)
+        self.alerts.resize(size)
+
+    def reset(self, series: NDArray[np.int32]) -> None:
+        self.calibration.reset(series)
+        self.alerts.reset(series)
+
+    def judge(self, windows: Windows, outputs: Outputs) -> Events:
+        """One batch of windows (by series and time) with the model's outputs for them."""
+        self.counts["windows"] += len(windows)
+        common: dict[str, Any] = {
+            "stream": self.intake.name, "model": self.manifest.label,
+            "series": names_of(self.intake.names, windows.series),
+            "channels": names_of(self.intake.labels, windows.series),
+            "end": windows.end, "value": windows.values[:, -1],
+        }  # fmt: skip
+        state = np.full(len(windows), State.NORMAL, np.uint8)
+        if self.manifest.task == "forecast":
+            extra: dict[str, Any] = {
+                "forecast": outputs["forecast"],
+                "quantiles": self.manifest.quantiles,
+                "step": self.manifest.step,
+            }
+            return Events([Predictions(**common, state=state, **extra)])
+        if self.manifest.task == "classify":
+            probability: dict[str, Any] = {"probability": outputs["probability"], "classes": self.manifest.classes}
+            return Events([Predictions(**common, state=state, **probability)])
+        p_value, state, change, since, peak, severity = self._verdicts(windows, outputs["score"])
+        predictions = Predictions(
+            **common, state=state, score=outputs["score"], p_value=p_value, expected=outputs["expected"],
+            interval=outputs.get("interval"), contribution=outputs["contribution"],
+        )  # fmt: skip
+        told = np.flatnonzero(change)
+        alerts = [
+            self._alert(predictions, i, int(windows.series[i]), int(change[i]), int(since[i]), float(peak[i]),
+                        SEVERITIES[severity[i]], float(outputs["score"][i]), float(p_value[i]))
+            for i in told.tolist()
+        ]  # fmt: skip
+        self.counts["alerts"] += sum(a.event == "raise" for a in alerts)
+        return Events([predictions], alerts)
+
+    def _verdicts(self, windows: Windows, score: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+        n = len(windows)
+        p_value, state, change = np.ones(n), np.zeros(n, np.uint8), np.zeros(n, np.uint8)
+        since, peak, severity = np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.int8)
+        unscored = ~np.isfinite(score)
+        self.counts["unscored"] += int(unscored.sum())
+        clean = np.where(unscored, np.float32(0), score)
+        u = self.calibration.table.surprise(clean)
+        rank = segments.ranks(segments.starts(windows.series))
+        for turn in range(int(rank.max()) + 1 if n else 0):
+            rows = np.flatnonzero(rank == turn) if turn or rank.any() else slice(None)
+            ids, end = windows.series[rows], windows.end[rows]
+            p = self.calibration.p_value(ids, u[rows])
+            learning = self.calibration.windows[ids] < self.manifest.learning
+            over, calm, critical = self._bars(ids, p, clean[rows])
+            over, calm = over & ~unscored[rows], calm & ~unscored[rows]
+            state[rows], change[rows] = self.alerts.step(
+                ids, end, clean[rows].astype(np.float64), over, calm, critical, learning
+            )
+            p_value[rows] = p
+            since[rows], peak[rows] = self.alerts.since[ids], self.alerts.peak[ids]
+            severity[rows] = self.alerts.severity[ids]
+            self.calibration.learn(ids, u[rows], end)
+        return p_value, state, change, since, peak, severity
+
+    def _bars(
+        self, ids: NDArray[np.int32], p: NDArray[np.float64], score: NDArray[np.float32]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """bool [n] each: over the bar, well under it, far over it."""
+        if self.threshold is not None:
+            return score >= self.threshold, score < CALM_SCORE * self.threshold, score >= 2 * self.threshold
+        per_window = (self.budget or 0.0) / self.calibration.windows_per_ms(ids)
+        bar = np.minimum(per_window, HIGHEST_BAR)
+        return p <= bar, p >= np.minimum(CALM * bar, 0.5), p <= CRITICAL * bar
+
+    def _alert(
+        self, predictions: Predictions, i: int, series: int, change: int, since: int, peak: float, severity: str,
+        score: float, p_value: float,
+    ) -> Alert:  # fmt: skip
+        names, units = predictions.channels[i], self.intake.units(series)
+        assert predictions.score is not None and predictions.p_value is not None  # noqa: PT018  # task is anomaly
+        expected = predictions.expected[i] if predictions.expected is not None else None
+        interval = predictions.interval[i] if predictions.interval is not None else None
+        contribution = predictions.contribution[i] if predictions.contribution is not None else None
+        text = sentence(names, units, predictions.value[i], expected, interval, contribution)
+        time = int(predictions.end[i])
+        if change == Change.CLEAR:
+            text = f"{text}: back to normal after {lasted(time - since)}, peak score {peak:.3g}"
+        order = np.argsort(-contribution, kind="stable").tolist() if contribution is not None else []
+        return Alert(
+            id=alert_id(predictions.stream, predictions.series[i], "anomaly", since), event=_CHANGES[change],
+            kind="anomaly", severity=severity, stream=predictions.stream, series=predictions.series[i],
+            model=predictions.model, since=since, time=time, summary=text, score=score, peak_score=peak,
+            p_value=p_value, value=_named(names, predictions.value[i]),
+            expected={} if expected is None else _named(names, expected),
+            interval={} if interval is None else _bands(names, interval),
+            contribution={} if contribution is None else {names[j]: float(contribution[j]) for j in order},
+        )  # fmt: skip
+
+    def silence(self, silence: Silence) -> list[Alert]:
+        """No-data alerts of series that fell silent or came back, if the stream asks for them."""
+        if not self.alerts.spec.no_data or not len(silence.series):
+            return []
+        told: list[Alert] = []
+        rank = segments.ranks(segments.starts(silence.series))
+        for turn in range(int(rank.max()) + 1):
+            rows = np.flatnonzero(rank == turn)
+            change = self.alerts.silence(silence.series[rows], silence.time[rows], silence.back[rows])
+            for row, kind in zip(rows.tolist(), change.tolist(), strict=True):
+                if kind:
+                    told.append(self._no_data(int(silence.series[row]), int(silence.time[row]), kind))
+        return told
+
+    def _no_data(self, series: int, time: int, change: int) -> Alert:
+        since = int(self.alerts.silent_since[series])
+        name = self.intake.names[series]
+        what = " and ".join(self.intake.labels[series]) if len(self.intake.labels[series]) < 4 else "all channels"
+        if change == Change.CLEAR:
+            self.alerts.silent_since[series] = self.alerts.fills["silent_since"]
+            text = f"{what} is back after {lasted(time - since)} without a reading"
+        else:
+            self.counts["alerts"] += 1
+            text = f"{what}: no reading for longer than max_gap"
+        return Alert(
+            id=alert_id(self.intake.name, name, "no-data", since), event=_CHANGES[change], kind="no-data",
+            severity="warning", stream=self.intake.name, series=name, model=self.manifest.label, since=since, time=time,
+            summary=text,
+        )  # fmt: skip
+
+    def forget(self, series: NDArray[np.int32], now: int) -> list[Alert]:
+        """Ends the alerts of series that give their place back."""
+        ended = []
+        for i in series.tolist():
+            for active, kind, since in (
+                (bool(self.alerts.active[i]), "anomaly", int(self.alerts.since[i])),
+                (self.alerts.silent_since[i] != self.alerts.fills["silent_since"], "no-data",
+                 int(self.alerts.silent_since[i])),
+            ):  # fmt: skip
+                if active:
+                    name = self.intake.names[i]
+                    ended.append(Alert(
+                        id=alert_id(self.intake.name, name, kind, since), event="clear", kind=kind,  # type: ignore[arg-type]
+                        severity="warning", stream=self.intake.name, series=name, model=self.manifest.label,
+                        since=since, time=now, summary="the series has been silent for longer than forget_after",
+                    ))  # fmt: skip
+        return ended
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "calibration": self.calibration.snapshot(), "alerts": self.alerts.snapshot(), "counts": dict(self.counts)
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.calibration.restore(state["calibration"])
+        self.alerts.restore(state["alerts"])
+        self.counts = dict(state["counts"])
+
+
+def _plain(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _bands(names: tuple[str, ...], interval: NDArray[Any]) -> dict[str, tuple[float | None, float | None]]:
+    return {name: (_plain(low), _plain(high)) for name, (low, high) in zip(names, interval, strict=True)}
+
+
+def _named(names: tuple[str, ...], values: NDArray[Any]) -> dict[str, float | None]:
+    return {name: _plain(v) for name, v in zip(names, values, strict=True)}

@@ -1,0 +1,134 @@
+"""The seam between streams and models: what a model file says of itself, what goes in, what comes out.
+
+Nothing here opens a file or knows a runtime.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Task = Literal["forecast", "anomaly", "classify"]
+Aggregate = Literal["last", "mean", "min", "max", "sum", "count"]
+
+ANY = "*"  # a one-channel model whose channel has this name takes any sensor
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """One input of a model: `name` as in the topic or payload, `unit` for people ("°C", or "")."""
+
+    name: str
+    unit: str = ""
+
+
+class CalibrationTable(msgspec.Struct, frozen=True):
+    """Scores of held-out normal windows as a table: `p_values[i]` is the share of them with a score >= `scores[i]`.
+
+    scores: ascending; p_values: descending, in (0, 1]. Both have the same length, at least 2. Beyond the last
+    entry the tail falls exponentially by `tail_scale` (in units of score): p = p_last * exp(-(s - s_last) / scale).
+    """
+
+    scores: tuple[float, ...]
+    p_values: tuple[float, ...]
+    tail_scale: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model file says of itself (`manifest.json` in the archive).
+
+    step: milliseconds of a grid step, or None when a step is one reading. length: steps in a window (T).
+    stride: steps between windows. min_steps: steps seen before the first window is due (the missing ones are NaN).
+    learning: windows of a series that are watched before it may raise an alert. max_gap: milliseconds a value is held.
+    content_sha256: digest of the archive's members except the manifest (see runtimes/bundle.py).
+    """
+
+    name: str
+    version: str
+    task: Task
+    family: str
+    channels: tuple[Channel, ...]
+    length: int
+    step: int | None = None
+    stride: int = 1
+    min_steps: int = 1
+    learning: int = 0
+    horizon: int = 0
+    aggregate: Aggregate = "last"
+    max_gap: int | None = None
+    quantiles: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+    calibration: CalibrationTable | None = None
+    data: str = ""
+    metrics: dict[str, float] = {}
+    torch: str = ""
+    created: str = ""
+    content_sha256: str = ""
+    format: int = 1
+
+    @property
+    def label(self) -> str:
+        """The name in predictions and in `info`: name@version."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def any_sensor(self) -> bool:
+        """True for a model that takes any single channel, whatever its name."""
+        return len(self.channels) == 1 and self.channels[0].name == ANY
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Due windows as one batch, ordered by series and time.
+
+    series: int32 [B]; end: int64 [B], ms since 1970, the time of the last step; values: float32 [B, T, C],
+    NaN where missing, in raw units.
+    """
+
+    series: NDArray[np.int32]
+    end: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+
+# The keys that a task promises (first axis B); `interval` float32 [B, C, 2] may come with `expected`.
+#   forecast  forecast [B, H, C, Q] quantiles in raw units
+#   anomaly   score [B] >= 0; contribution [B, C] summing to score; expected [B, C] in raw units
+#   classify  probability [B, K] summing to 1
+Outputs = Mapping[str, NDArray[np.float32]]
+
+PROMISED: Mapping[Task, tuple[str, ...]] = {
+    "forecast": ("forecast",),
+    "anomaly": ("score", "contribution", "expected"),
+    "classify": ("probability",),
+}
+
+
+class Model(Protocol):
+    """A loaded model. The same rows give the same numbers in a batch of any size."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def infer(self, values: NDArray[np.float32]) -> Outputs:
+        """values: float32 [B, T, C] with B >= 1, NaN where missing -> the task's outputs, first axis B."""
+        ...
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Reads `manifest.json`. Raises msgspec.ValidationError naming the field, or msgspec.DecodeError."""
+    return msgspec.json.decode(data, type=Manifest)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+
+
+def manifest_as_dict(manifest: Manifest) -> dict[str, Any]:
+    """Plain builtins, for `info` and for printing."""
+    result: dict[str, Any] = msgspec.to_builtins(manifest)
+    return result

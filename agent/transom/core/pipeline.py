@@ -1,0 +1,257 @@
+"""All streams, from messages to events: decode, align, window, infer, calibrate, alert, in that order.
+
+The same messages in any batches give the same events. No clock, no socket, no disk: `now` is an input.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transom.core.admission import GridSpec
+from transom.core.alerts import AlertSpec
+from transom.core.events import Events
+from transom.core.grid import Grid, Silence
+from transom.core.intake import Intake, Route
+from transom.core.judge import Judge
+from transom.core.model import Model, Windows
+from transom.core.payloads import PayloadError, PayloadSpec
+from transom.core.readings import Fate, Readings, Steps
+from transom.core.topics import Pattern
+from transom.core.windows import Buffers
+
+MOST_STRANGERS = 10_000  # topics remembered that belong to no stream
+TICK = 250_000  # µs: idle and silent series are looked for no more often
+SET_BACK = 300_000_000  # µs: a clock that goes back by more is believed
+
+
+class Message(NamedTuple):
+    """A message as it arrived; nothing is decoded. received: ms since 1970."""
+
+    topic: str
+    payload: bytes
+    received: int
+    redelivered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream as the core sees it. budget: alarms a millisecond and series, or threshold: a plain score."""
+
+    name: str
+    topic: str
+    series: tuple[str, ...] = ()
+    payload: PayloadSpec = PayloadSpec()
+    grid: GridSpec = GridSpec()
+    stride: int = 1
+    budget: float | None = 1 / 604_800_000
+    threshold: float | None = None
+    alert: AlertSpec = AlertSpec()
+    max_series: int = 10_000
+
+
+class Stream:
+    """One stream: the rooms of the core in the order of the flow."""
+
+    def __init__(self, spec: StreamSpec, model: Model) -> None:
+        m = model.manifest
+        self.spec, self.model = spec, model
+        self.intake = Intake(spec.name, Pattern.parse(spec.topic), spec.series, spec.payload, m, spec.max_series)
+        self.grid = Grid(spec.grid, len(m.channels), m.length)
+        self.buffers = Buffers(m.length, len(m.channels), spec.stride, m.min_steps)
+        interval = float(spec.grid.step * spec.stride) if spec.grid.step else None
+        self.judge = Judge(self.intake, m, spec.alert, spec.budget, spec.threshold, interval)
+        self.fates = np.zeros(len(Fate), np.int64)
+        self.shed = 0
+
+    def collect(self, readings: Readings) -> tuple[Windows, Silence]:
+        """Align and window: the due windows that these readings complete."""
+        self._make_room()
+        aligned = self.grid.align(readings)
+        self.fates += np.bincount(aligned.fate, minlength=len(Fate))
+        return self.buffers.push(aligned.steps), aligned.silence
+
+    def process(self) -> Events:
+        readings = self.intake.take()
+        events = self._judged(*self.collect(readings)) if len(readings) else Events()
+        events.dead_letters += self.intake.take_letters()
+        return events
+
+    def tick(self, now: int) -> Events:
+        """Idle series close, silent ones are told of, forgotten ones leave. now: µs since 1970."""
+        self._make_room()
+        steps, silence = self.grid.tick(now)
+        return self._judged(self.buffers.push(steps), silence)
+
+    def forget(self, now: int) -> tuple[bool, Events]:
+        gone = self.grid.forgotten(now)
+        if not len(gone):
+            return False, Events()
+        events = Events(alerts=self.judge.forget(gone, now))
+        for room in (self.grid, self.buffers, self.judge):
+            room.reset(gone)
+        self.intake.forget(gone.tolist())
+        return True, events
+
+    def flush(self) -> Events:
+        steps: Steps = self.grid.flush()
+        return self._judged(self.buffers.push(steps), None)
+
+    def _judged(self, windows: Windows, silence: Silence | None) -> Events:
+        events = self.judge.judge(windows, self.model.infer(windows.values)) if len(windows) else Events()
+        if silence is not None:
+            events.alerts += self.judge.silence(silence)
+        return events
+
+    def _make_room(self) -> None:
+        self.grid.resize(len(self.intake.names))
+        self.buffers.resize(self.grid.size)
+        self.judge.resize(self.grid.size)
+
+    def accounts(self) -> dict[str, int]:
+        """received = accepted + invalid + duplicate + late + shed, always; the rest explains these."""
+        fates, counts = self.fates.tolist(), self.intake.counts
+        invalid = fates[Fate.INVALID] + counts["payload"] + counts["topic"] + counts["series"]
+        return {
+            "received": counts["received"] + self.shed, "accepted": fates[Fate.ACCEPTED], "invalid": invalid,
+            "duplicate": fates[Fate.DUPLICATE], "late": fates[Fate.LATE], "shed": self.shed,
+            "invalid_payload": counts["payload"], "invalid_topic": counts["topic"],
+            "invalid_series": counts["series"], "invalid_time": fates[Fate.INVALID], "unused": counts["unused"],
+            "open": self.grid.pending(), "series": self.intake.series_count,
+            "stale": int(self.grid.stale.sum()), **self.judge.counts,
+        }  # fmt: skip
+
+    def fingerprint(self) -> list[Any]:
+        """What must be equal for a snapshot to fit: the model and the shape of the grid."""
+        m, g = self.model.manifest, self.spec.grid
+        return [m.label, m.content_sha256, m.length, len(m.channels), g.step, g.aggregate, self.spec.topic,
+                list(self.spec.series)]  # fmt: skip
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.fingerprint(), "intake": self.intake.snapshot(), "grid": self.grid.snapshot(),
+            "buffers": self.buffers.snapshot(), "judge": self.judge.snapshot(), "fates": self.fates.copy(),
+            "shed": self.shed,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name in ("intake", "grid", "buffers", "judge"):
+            getattr(self, name).restore(state[name])
+        self.fates, self.shed = np.array(state["fates"]), int(state["shed"])
+
+
+class Pipeline:
+    """Steps 2 to 7 of the way of a reading, for all streams."""
+
+    def __init__(self, streams: Sequence[tuple[StreamSpec, Model]], own_prefix: str = "") -> None:
+        """own_prefix: topics that begin with it are our own output and never read. Raises PatternError."""
+        self.streams = {spec.name: Stream(spec, model) for spec, model in streams}
+        self.own_prefix = own_prefix
+        self.strangers = 0  # messages that belong to no stream
+        self._routes: dict[str, tuple[tuple[Stream, Route], ...]] = {}
+        self._stamp = 0
+        self._ticked = 0
+
+    @property
+    def filters(self) -> list[str]:
+        """The MQTT filters to subscribe to, each once."""
+        return list(dict.fromkeys(s.intake.filter for s in self.streams.values()))
+
+    def process(self, messages: Sequence[Message], now: int | None = None) -> Events:
+        """messages in order of arrival; now: ms since 1970, None when only the messages tell the time."""
+        routes = self._routes
+        for topic, payload, received, _ in messages:
+            known = routes.get(topic)
+            if known is None:
+                known = self._resolve(topic, payload, received * 1000)
+            stamp = received * 1000
+            # Two messages of the same millisecond are two readings.
+            if self._stamp - SET_BACK < stamp <= self._stamp:
+                stamp = self._stamp + 1
+            self._stamp = stamp
+            for stream, route in known:
+                stream.intake.add(route, topic, payload, received * 1000, stamp)
+        events = Events()
+        for stream in self.streams.values():
+            events.extend(stream.process())
+        if now is not None:
+            events.extend(self._tick(now * 1000))
+        events.alerts.sort(key=lambda a: a.time)
+        return events
+
+    def flush(self) -> Events:
+        """Closes all open steps: the end of a recording."""
+        events = Events()
+        for stream in self.streams.values():
+            events.extend(stream.flush())
+        return events
+
+    def shed(self, messages: Sequence[Message]) -> None:
+        """Accounts for messages that had to be dropped before they were decoded: each counts as one reading."""
+        for topic, payload, received, _ in messages:
+            for stream, _route in self._routes.get(topic) or self._resolve(topic, payload, received * 1000):
+                stream.shed += 1
+
+    def _resolve(self, topic: str, payload: bytes, received: int) -> tuple[tuple[Stream, Route], ...]:
+        """Which streams a topic belongs to. Remembered, but for topics that would make memory grow without bound."""
+        found: list[tuple[Stream, Route]] = []
+        refused = full = False
+        if not (self.own_prefix and topic.startswith(self.own_prefix)):
+            for stream in self.streams.values():
+                try:
+                    route = stream.intake.route(topic)
+                except PayloadError as error:
+                    stream.intake.refuse("topic", topic, payload, received, str(error))
+                    refused = True
+                    continue
+                if route is not None:
+                    found.append((stream, route))
+                    full |= stream.intake.series_count >= stream.spec.max_series
+        routes = tuple(found)
+        if not routes and not refused:
+            self.strangers += 1
+        most = MOST_STRANGERS + sum(64 * s.intake.series_count for s in self.streams.values())
+        if not refused and not full and routes:
+            if len(self._routes) > most:
+                self._routes.clear()
+            self._routes[topic] = routes
+        return routes
+
+    def _tick(self, now: int) -> Events:
+        events = Events()
+        if abs(now - self._ticked) < TICK:
+            return events
+        self._ticked = now
+        for stream in self.streams.values():
+            events.extend(stream.tick(now))
+            forgot, told = stream.forget(now)
+            events.extend(told)
+            if forgot:
+                self._routes.clear()
+        return events
+
+    def accounts(self) -> dict[str, dict[str, int]]:
+        """Counters by stream."""
+        return {name: stream.accounts() for name, stream in self.streams.items()}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Arrays and plain values: all that is needed to go on as if nothing had happened."""
+        return {
+            "stamp": self._stamp, "ticked": self._ticked, "strangers": self.strangers,
+            "streams": {name: stream.snapshot() for name, stream in self.streams.items()},
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> list[str]:
+        """Takes a snapshot back; returns the streams that start empty because model or shape have changed."""
+        self._stamp, self._ticked = int(state["stamp"]), int(state["ticked"])
+        self.strangers = int(state["strangers"])
+        self._routes.clear()
+        fresh = []
+        for name, stream in self.streams.items():
+            saved = state["streams"].get(name)
+            if saved is not None and list(saved["fingerprint"]) == stream.fingerprint():
+                stream.restore(saved)
+            else:
+                fresh.append(name)
+        return fresh

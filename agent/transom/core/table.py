@@ -1,0 +1,44 @@
+"""Arrays with a row a series that grow by doubling, reset, save and restore together.
+
+The base of every room of the core that keeps state; it knows nothing of what the columns mean.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Table:
+    """Subclasses name their columns in `fills` (column: what a row holds when nothing is known) and make them empty."""
+
+    fills: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def resize(self, size: int) -> None:
+        """Makes room for series ids below `size`; at least doubles, so that growth costs little a series."""
+        if size <= self.size:
+            return
+        self.size = max(size, 2 * self.size, 16)
+        for name, fill in self.fills.items():
+            column = getattr(self, name)
+            bigger = np.full((self.size, *column.shape[1:]), fill, column.dtype)
+            bigger[: len(column)] = column
+            setattr(self, name, bigger)
+
+    def reset(self, series: NDArray[np.int32]) -> None:
+        """series: int32 [n], rows that are as new after this."""
+        for name, fill in self.fills.items():
+            getattr(self, name)[series] = fill
+
+    def snapshot(self) -> dict[str, Any]:
+        """Copies of all columns."""
+        return {"size": self.size, **{name: getattr(self, name).copy() for name in self.fills}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what `snapshot` gave."""
+        self.size = int(state["size"])
+        for name in self.fills:
+            setattr(self, name, np.array(state[name]))

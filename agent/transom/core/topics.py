@@ -1,0 +1,86 @@
+"""Topic patterns with named levels: `plant/{site}/{device}/{channel}` to an MQTT filter, and a topic to its names.
+
+A pattern refuses a bad form when it is made. Matching is done once per distinct topic, never per message.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transom.errors import PatternError
+
+CHANNEL = "channel"
+MAX_BYTES = 65_535  # MQTT 5.0, section 1.5.4: a topic is at most 65,535 bytes of UTF-8
+
+_NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """text: as configured; filter: what is subscribed to; names: the named levels in their order."""
+
+    text: str
+    filter: str
+    names: tuple[str, ...]
+    levels: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern":
+        """Raises PatternError when MQTT or the naming of levels does not allow the pattern."""
+
+        def refuse(problem: str, remedy: str) -> PatternError:
+            return PatternError(f"topic {text!r}", problem, remedy)
+
+        if not text:
+            raise refuse("is empty", "write a pattern such as 'plant/{site}/{device}/{channel}'")
+        if "\0" in text or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+            raise refuse("holds a NUL or is longer than 65,535 bytes", "shorten it")
+        levels = tuple(text.split("/"))
+        names: list[str] = []
+        filters: list[str] = []
+        for i, level in enumerate(levels):
+            named = _NAME.fullmatch(level)
+            if named:
+                if named[1] in names:
+                    raise refuse(f"names the level {named[1]!r} twice", "give each level a name of its own")
+                names.append(named[1])
+                filters.append("+")
+            elif level == "#" and i != len(levels) - 1:
+                raise refuse("has '#' before the end", "'#' may only be the last level; use '+' for one level")
+            elif level in ("+", "#"):
+                filters.append(level)
+            elif any(c in level for c in "+#{}"):
+                raise refuse(f"has the level {level!r}", "a wildcard or {name} must be a whole level")
+            else:
+                filters.append(level)
+        return cls(text, "/".join(filters), tuple(names), levels)
+
+    def match(self, topic: str) -> tuple[str, ...] | None:
+        """The texts of the named levels in the order of `names`, or None when the topic does not fit."""
+        parts = topic.split("/", len(self.levels))
+        if self.levels[-1] == "#":
+            if len(parts) < len(self.levels) - 1:
+                return None
+        elif len(parts) != len(self.levels):
+            return None
+        if topic.startswith("$") and self.filter[0] in "+#":  # MQTT 5.0, section 4.7.2
+            return None
+        found = []
+        for level, part in zip(self.levels, parts, strict=False):
+            if level == "#":
+                break
+            if level[:1] == "{":
+                found.append(part)
+            elif level not in ("+", part):
+                return None
+        return tuple(found)
+
+    def check_series(self, series: Sequence[str]) -> tuple[str, ...]:
+        """The levels that make a series: `series`, or all names but {channel}. Raises PatternError for unknown ones."""
+        for name in series:
+            if name not in self.names or name == CHANNEL:
+                known = ", ".join(n for n in self.names if n != CHANNEL) or "none"
+                raise PatternError(
+                    f"topic {self.text!r}", f"has no level {name!r} to make series of", f"named: {known}"
+                )
+        return tuple(series) or tuple(n for n in self.names if n != CHANNEL)

@@ -1,0 +1,95 @@
+"""Closed steps to due windows: one buffer for all series, windows read through a strided view with a single copy.
+
+Steps in, `Windows` out. Knows nothing of what the values mean.
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.core import segments
+from transom.core.model import Windows
+from transom.core.readings import Steps
+from transom.core.table import Table
+
+
+class Buffers(Table):
+    """The last steps of each series.
+
+    buffer: float32 [S, 2 T, C]: T - 1 steps of the past, then `filled` new ones. When a row is full its last T - 1
+    steps move to the front, so that every window lies in one piece and a step is written once and moved once at most.
+    seen: int64 [S], steps so far.
+    """
+
+    fills: ClassVar[dict[str, Any]] = {"buffer": np.nan, "filled": 0, "seen": 0}
+
+    def __init__(self, length: int, channels: int, stride: int = 1, min_steps: int = 1) -> None:
+        """length: T; stride: steps between windows; min_steps: steps before the first (missing ones are NaN)."""
+        super().__init__()
+        self.length, self.stride, self.min_steps = length, stride, max(1, min(min_steps, length))
+        self.buffer = np.zeros((0, 2 * length, channels), np.float32)
+        self.filled = np.zeros(0, np.int64)
+        self.seen = np.zeros(0, np.int64)
+
+    def push(self, steps: Steps) -> Windows:
+        """Appends steps (sorted by series); returns the windows that end in them and are due, by series and time.
+
+        A window is due each `stride` steps once there are `min_steps`, if its last step holds a reading.
+        """
+        parts = list(self._rounds(steps))
+        if len(parts) == 1:
+            return parts[0]
+        series = np.concatenate([np.zeros(0, np.int32), *(p.series for p in parts)])
+        order = np.argsort(series, kind="stable")
+        empty = np.zeros((0, self.length, self.buffer.shape[2]), np.float32)
+        return Windows(
+            series[order],
+            np.concatenate([np.zeros(0, np.int64), *(p.end for p in parts)])[order],
+            np.concatenate([empty, *(p.values for p in parts)])[order],
+        )
+
+    def _rounds(self, steps: Steps) -> Iterator[Windows]:
+        """At most T steps of a series at a time, so that they fit behind the T - 1 before them."""
+        if not len(steps):
+            return
+        rank = segments.ranks(segments.starts(steps.series))
+        if rank.max() < self.length:
+            yield self._append(steps.series, steps.time, steps.values, steps.fresh, rank)
+            return
+        turn = rank // self.length
+        for i in range(int(turn.max()) + 1):
+            now = turn == i
+            yield self._append(
+                steps.series[now], steps.time[now], steps.values[now], steps.fresh[now], rank[now] - i * self.length
+            )
+
+    def _append(
+        self, s: NDArray[np.int32], time: NDArray[np.int64], values: NDArray[np.float32], fresh: NDArray[np.bool_],
+        rank: NDArray[np.int64],
+    ) -> Windows:  # fmt: skip
+        last = segments.ends(segments.starts(s))
+        ids, added = s[last], rank[last] + 1
+        full = ids[self.filled[ids] + added > self.length + 1]
+        if len(full):
+            kept = self.filled[full][:, None] + np.arange(self.length - 1)
+            self.buffer[full, : self.length - 1] = self.buffer[full[:, None], kept]
+            self.filled[full] = 0
+        start = self.filled[s] + rank
+        self.buffer[s, start + self.length - 1] = values
+        nth = self.seen[s] + rank + 1
+        self.filled[ids] += added
+        self.seen[ids] += added
+        due = fresh & (nth >= self.min_steps) & ((nth - self.min_steps) % self.stride == 0)
+        return Windows(s[due], time[due], self._view()[s[due], start[due]])
+
+    def _view(self) -> NDArray[np.float32]:
+        """float32 [S, T + 1, T, C]: every window of the buffer, without a copy."""
+        row, step, channel = self.buffer.strides
+        return np.lib.stride_tricks.as_strided(
+            self.buffer,
+            (len(self.buffer), self.length + 1, self.length, self.buffer.shape[2]),
+            (row, step, step, channel),
+            writeable=False,
+        )

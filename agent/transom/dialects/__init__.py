@@ -1,0 +1,1 @@
+"""Events to publications, one file a dialect."""

@@ -1,0 +1,1 @@
+"""Everything that touches the outside: broker, disk, signals, clock."""

@@ -1,0 +1,1 @@
+"""Model files to objects that follow `core.model.Model`, one file a runtime."""
