@@ -1,0 +1,106 @@
+"""Settings and model files to a pipeline that is ready to run. Every problem is reported at once.
+
+Opens model files; talks to no broker.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from transom.core.admission import GridSpec
+from transom.core.alerts import AlertSpec
+from transom.core.model import ANY, Manifest, Model
+from transom.core.payloads import ChannelSpec, PayloadSpec
+from transom.core.pipeline import Pipeline, StreamSpec
+from transom.errors import ModelError, SettingsError, TransomError
+from transom.runtimes import bundle, torchscript
+from transom.settings import Settings, StreamSettings
+
+log = logging.getLogger(__name__)
+
+
+def payload_spec(stream: StreamSettings) -> PayloadSpec:
+    channels = tuple(
+        ChannelSpec(name, c.path, c.unit, c.switch, tuple(c.on), tuple(c.off)) for name, c in stream.channels.items()
+    )
+    return PayloadSpec(
+        stream.payload, stream.value, stream.time, stream.time_unit, stream.zone, channels, stream.max_payload
+    )
+
+
+def stream_spec(name: str, stream: StreamSettings, manifest: Manifest) -> StreamSpec:
+    """What the operator says, and for the rest what the model says. Raises ModelError when the two do not fit."""
+    if len(manifest.channels) > 1:
+        known = [c.name for c in manifest.channels]
+        strange = [c for c in stream.channels if c not in known]
+        if strange:
+            raise ModelError(
+                f"streams.{name}.channels",
+                f"the model {manifest.label} has no channel {', '.join(map(repr, strange))}",
+                f"it has {', '.join(known)}; name them so and give `path` where the payload names them otherwise",
+            )
+    elif manifest.channels[0].name != ANY and stream.channels and manifest.channels[0].name not in stream.channels:
+        log.warning(
+            "streams.%s: the model %s was trained on %r and is run on %s",
+            name, manifest.label, manifest.channels[0].name, ", ".join(stream.channels),
+        )  # fmt: skip
+    step = manifest.step if stream.step is None else None if stream.step == "reading" else stream.step
+    if stream.step == "reading" and manifest.step is not None:
+        log.warning(
+            "streams.%s: %s was trained on steps of %s ms and is run on readings", name, manifest.label, manifest.step
+        )
+    grid = GridSpec(
+        step=step,
+        aggregate=stream.aggregate or manifest.aggregate,
+        lateness=stream.lateness,
+        max_gap=stream.max_gap or (manifest.max_gap if step else None),
+        max_ahead=stream.max_ahead,
+        resync_after=stream.resync_after,
+        forget_after=stream.forget_after,
+    )
+    n, m = stream.raise_after
+    return StreamSpec(
+        name=name,
+        topic=stream.topic,
+        series=tuple(stream.series),
+        payload=payload_spec(stream),
+        grid=grid,
+        stride=stream.stride or manifest.stride,
+        budget=stream.budget,
+        threshold=stream.threshold,
+        alert=AlertSpec(n, m, stream.hold_off, stream.no_data),
+        max_series=stream.max_series,
+    )
+
+
+def build_pipeline(settings: Settings) -> Pipeline:
+    """Loads each model once and joins it with its streams. Raises SettingsError holding every problem."""
+    problems: list[TransomError] = []
+    streams: list[tuple[StreamSpec, Model]] = []
+    models: dict[tuple[Path, str | None], Model] = {}
+    for name, stream in settings.streams.items():
+        try:
+            key = bundle.find_model(stream.model, settings.folder), stream.model_sha256
+            if key not in models:
+                models[key] = torchscript.load(key[0], sha256=key[1], threads=settings.agent.threads)
+            streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
+        except ModelError as error:
+            problems.append(ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy))
+        except TransomError as error:
+            problems.append(error)
+    if problems:
+        raise SettingsError(problems)
+    return Pipeline(streams, own_prefix=f"{settings.base}/")
+
+
+def describe(pipeline: Pipeline) -> Sequence[dict[str, object]]:
+    """Streams and models for BASE/info: no secrets, no paths."""
+    return [
+        {
+            "stream": name, "topic": s.spec.topic, "model": s.model.manifest.label, "task": s.model.manifest.task,
+            "sha256": s.model.manifest.content_sha256,
+            "channels": [c.name for c in s.model.manifest.channels], "length": s.model.manifest.length,
+            "step": s.spec.grid.step or "reading", "stride": s.spec.stride,
+        }
+        for name, s in pipeline.streams.items()
+    ]  # fmt: skip

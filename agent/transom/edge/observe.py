@@ -1,0 +1,62 @@
+"""What the agent says of itself: latencies, health and info as plain dictionaries. Numbers in, nothing is sent."""
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KEPT = 4096  # latest latencies that percentiles are taken of
+
+
+class Latencies:
+    """The latest latencies in milliseconds, from arrival to publishing."""
+
+    def __init__(self) -> None:
+        self._ring = np.zeros(KEPT, np.float64)
+        self._count = 0
+
+    def add(self, latencies: Iterable[float]) -> None:
+        values = np.fromiter(latencies, np.float64)[-KEPT:]
+        self._ring[(self._count + np.arange(len(values))) % KEPT] = values
+        self._count += len(values)
+
+    def percentiles(self, *q: float) -> list[float]:
+        """Milliseconds below which q percent of the latest lie; NaN when there are none."""
+        known = self._ring[: min(self._count, KEPT)]
+        return [float(v) for v in np.percentile(known, q)] if len(known) else [float("nan")] * len(q)
+
+
+def rss() -> int:
+    """Bytes of memory that this process holds now (Linux), or its peak where that is not told."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def health(
+    *, accounts: Mapping[str, Mapping[str, int]], strangers: int, latencies: Latencies,
+    connection: Mapping[str, int], inbox: int, uptime: float,
+) -> dict[str, Any]:  # fmt: skip
+    """The message on BASE/health. uptime: seconds; latencies are told in milliseconds, memory in bytes."""
+    p50, p95, p99 = (round(v, 3) if v == v else None for v in latencies.percentiles(50, 95, 99))
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "uptime_s": round(uptime, 1), "rss_bytes": rss(),
+        "cpu_s": round(time.process_time(), 2), "inbox": inbox,
+        "latency_ms": {"p50": p50, "p95": p95, "p99": p99}, "unmatched": strangers,
+        "connection": dict(connection), "streams": {name: dict(counts) for name, counts in accounts.items()},
+    }  # fmt: skip
+
+
+def info(version: str, streams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The message on BASE/info; no secrets, no paths."""
+    return {
+        "version": version, "streams": [dict(s) for s in streams],
+        "host": {"name": platform.node(), "system": platform.system(), "machine": platform.machine(),
+                 "python": platform.python_version(), "cpus": os.cpu_count()},
+    }  # fmt: skip

@@ -1,0 +1,75 @@
+"""What a manifest must say beyond its types, for a model that can run. A manifest comes in, the first problem goes out.
+
+Opens nothing.
+"""
+
+import math
+from itertools import pairwise
+
+from transom.core.model import CalibrationTable, Manifest
+
+FORMATS = (1,)
+MAX_LENGTH = 100_000  # steps of a window; more is a mistake, and the memory of it multiplies by channels and series
+MAX_CHANNELS = 10_000
+
+
+def problem(manifest: Manifest) -> tuple[str, str] | None:
+    """(field, what is wrong with its value) for the first field that no model can run with, or None."""
+    names = [c.name for c in manifest.channels]
+    m = manifest
+    at_least_one = {"length": m.length, "stride": m.stride, "min_steps": m.min_steps}
+    not_negative = {"learning": m.learning, "horizon": m.horizon}
+    if m.format not in FORMATS:
+        return "format", f"{m.format} is not known here (known: {', '.join(map(str, FORMATS))})"
+    for text, value in (("name", m.name), ("version", m.version), ("family", m.family)):
+        if not value.strip() or any(c in "/+#@\0\n" for c in value):
+            return text, f"{value!r} must be a word without / + # @"
+    for key, number in at_least_one.items():
+        if number < 1:
+            return key, f"{number} must be 1 or more"
+    for key, number in not_negative.items():
+        if number < 0:
+            return key, f"{number} must be 0 or more"
+    if m.length > MAX_LENGTH:
+        return "length", f"{m.length} steps are more than {MAX_LENGTH}"
+    if m.min_steps > m.length:
+        return "min_steps", f"{m.min_steps} is more than the window's length {m.length}"
+    for key, period in (("step", m.step), ("max_gap", m.max_gap)):
+        if period is not None and period < 1:
+            return key, f"{period} ms must be 1 or more, or null"
+    if not names or len(names) > MAX_CHANNELS:
+        return "channels", f"{len(names)} channels; a model has 1 to {MAX_CHANNELS}"
+    if "" in names:
+        return "channels", "a channel has no name"
+    twice = next((n for n in names if names.count(n) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        return "channels", f"{twice!r} stands there twice"
+    return _task_problem(manifest) or _calibration_problem(manifest.calibration)
+
+
+def _task_problem(m: Manifest) -> tuple[str, str] | None:
+    if m.task == "forecast":
+        if m.horizon < 1:
+            return "horizon", f"{m.horizon}; a forecast has 1 step or more"
+        if not m.quantiles:
+            return "quantiles", "none; a forecast has 1 or more"
+    if any(not 0 < q < 1 for q in m.quantiles) or any(a >= b for a, b in pairwise(m.quantiles)):
+        return "quantiles", f"{list(m.quantiles)} must ascend within 0 and 1"
+    if m.task == "classify" and (len(m.classes) < 2 or len(set(m.classes)) < len(m.classes)):
+        return "classes", f"{list(m.classes)}; a classifier has two or more different ones"
+    return None
+
+
+def _calibration_problem(table: CalibrationTable | None) -> tuple[str, str] | None:
+    if table is None:
+        return None
+    scores, p = table.scores, table.p_values
+    if len(scores) != len(p) or len(scores) < 2:
+        return "calibration", f"{len(scores)} scores and {len(p)} p_values; both need the same length, 2 or more"
+    if not all(map(math.isfinite, scores)) or any(a >= b for a, b in pairwise(scores)):
+        return "calibration.scores", "they must be finite and ascend"
+    if not all(0 < x <= 1 for x in p) or any(a < b for a, b in pairwise(p)):
+        return "calibration.p_values", "they must lie in (0, 1] and descend"
+    if not (math.isfinite(table.tail_scale) and table.tail_scale > 0):
+        return "calibration.tail_scale", f"{table.tail_scale} must be finite and more than 0"
+    return None

@@ -1,0 +1,201 @@
+"""The options of the agent and its broker, and Settings, the whole: key, type, unit, default, meaning.
+
+Nested tables in, frozen and checked settings out. Reads no file and no variable; sources.py does.
+"""
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from transom.settings import rules
+from transom.settings.quantities import PositiveDuration, Whole
+from transom.settings.streams import Line, Section, StreamSettings
+
+ENV_PREFIX = "TRANSOM_"
+ENV_DELIMITER = "__"
+TLS_PORT = 8883
+
+
+def host_id() -> str:
+    """The host's name, made safe as a topic level."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", socket.gethostname()).strip("-") or "transom"
+
+
+def state_folder() -> Path:
+    """Where state is kept when nothing is configured."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]  # systemd.exec(5): several are joined by colons
+    if given:
+        return Path(given)
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state") / "transom"
+
+
+class AgentSettings(Section):
+    """The agent itself."""
+
+    id: Annotated[str, AfterValidator(rules.topic_level)] = Field(
+        default_factory=host_id,
+        examples=["gateway-7"],
+        description="Name of this agent, one topic level: it publishes under transom/<id>. Default: the host's name.",
+    )
+    state: Path = Field(
+        default_factory=state_folder,
+        examples=["/var/lib/transom"],
+        description="Folder for what survives a restart. "
+        "Default: $STATE_DIRECTORY (set by systemd), else $XDG_STATE_HOME/transom, else ~/.local/state/transom.",
+    )
+    health_every: PositiveDuration = Field(
+        default=30_000, description="Duration between two messages on transom/<id>/health."
+    )
+    inbox: Whole = Field(
+        default=100_000,
+        ge=1,
+        description="Messages that may wait for the pipeline; more are dropped and counted as shed.",
+    )
+    threads: Whole = Field(
+        default=1, ge=1, le=256, description="Threads of the models. One is fastest for small models."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(rules.lower)] = Field(
+        default="info", description="Least severity that is logged: debug, info, warning or error."
+    )
+
+
+class TlsSettings(Section):
+    """Encryption of the connection to the broker. It is on as soon as one of these keys is set."""
+
+    enabled: bool = Field(
+        default=False,
+        examples=[False],
+        description="true or false. Default: true if another key here is set, else false.",
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        examples=["/etc/transom/ca.pem"],
+        description="PEM file with the authorities that are trusted. Default: those of the system.",
+    )
+    cert_file: Path | None = Field(
+        default=None, examples=["/etc/transom/client.pem"], description="PEM file with the agent's own certificate."
+    )
+    key_file: Path | None = Field(
+        default=None,
+        examples=["/etc/transom/client.key"],
+        description="PEM file with the key of that certificate. Default: it stands in cert_file.",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="true: the broker's name is not verified, so anyone may pose as the broker. For tests only.",
+    )
+
+    @model_validator(mode="after")
+    def _on_when_configured(self) -> Self:
+        if "enabled" not in self.model_fields_set and (self.insecure or self.model_fields_set - {"insecure"}):
+            self.__dict__["enabled"] = True  # frozen for everyone else: a default that depends on other keys
+        return self
+
+
+class BrokerSettings(Section):
+    """The MQTT broker."""
+
+    host: Annotated[str, AfterValidator(rules.host)] = Field(
+        default="127.0.0.1", description="Name or address of the broker."
+    )
+    port: Whole = Field(
+        default=1883, ge=1, le=65535, examples=[1883], description="TCP port. Default: 1883; 8883 with TLS."
+    )
+    protocol: Annotated[Literal["auto", "5", "3.1.1"], BeforeValidator(rules.text)] = Field(
+        default="auto", description='MQTT version: "5", "3.1.1", or "auto" for 5 and, where that is refused, 3.1.1.'
+    )
+    qos: Whole = Field(
+        default=1,
+        ge=0,
+        le=2,
+        description="Quality of service of the subscriptions: 0 at most, 1 at least, 2 exactly once.",
+    )
+    username: Line | None = Field(default=None, examples=["transom"], description="Name to log in with.")
+    password: SecretStr | None = Field(
+        default=None,
+        repr=False,
+        examples=["…"],
+        description="Password to log in with. Better in password_file, or in the variable TRANSOM_BROKER__PASSWORD: "
+        "others can read this file and the list of processes.",
+    )
+    password_file: Path | None = Field(
+        default=None,
+        examples=["${CREDENTIALS_DIRECTORY}/broker-password"],
+        description="File that holds the password and nothing else. "
+        "The example is for systemd with LoadCredential=broker-password:FILE.",
+    )
+    client_id: Line | None = Field(
+        default=None,
+        examples=["transom-gateway-7"],
+        description="MQTT client id; the broker allows one connection of each. Default: transom-<agent.id>.",
+    )
+    keepalive: Annotated[PositiveDuration, AfterValidator(rules.keepalive)] = Field(
+        default=60_000, description="Duration of silence after which the connection is probed, 1s to 65535s."
+    )
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+
+    @model_validator(mode="after")
+    def _port_of_tls(self) -> Self:
+        if self.tls.enabled and "port" not in self.model_fields_set:
+            self.__dict__["port"] = TLS_PORT  # frozen for everyone else: a default that depends on another key
+        return self
+
+
+class Settings(BaseSettings):
+    """The whole configuration, complete and checked."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+        env_ignore_empty=True,  # compose files like to set variables to nothing
+        enable_decoding=False,  # lists are read by quantities.parse_list, which refuses with a remedy
+    )
+
+    agent: AgentSettings = Field(default_factory=AgentSettings)
+    broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    streams: dict[str, StreamSettings] = Field(default={}, description="What is watched, by name.")
+
+    _config: Path | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _client_of_agent(self) -> Self:
+        if self.broker.client_id is None:
+            self.broker.__dict__["client_id"] = f"transom-{self.agent.id}"  # a default that depends on another key
+        return self
+
+    @property
+    def config(self) -> Path | None:
+        """The file that was read, if any."""
+        return self._config
+
+    @property
+    def folder(self) -> Path:
+        """The folder that model files named in the configuration are relative to."""
+        return self._config.parent if self._config else Path()
+
+    @property
+    def base(self) -> str:
+        """The topic under which this agent publishes."""
+        return f"transom/{self.agent.id}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given: sources.py lays the sources over each other and knows where each value came from."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)

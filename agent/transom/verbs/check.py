@@ -1,0 +1,145 @@
+"""`transom check`: reads a configuration and its models and tells every problem at once.
+
+A configuration in; a summary, or a SettingsError with all problems, out. Subscribes to nothing and publishes nothing.
+"""
+
+import argparse
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+
+from transom.core.model import ANY
+from transom.core.topics import CHANNEL, Pattern
+from transom.errors import BrokerError, ModelError, SettingsError, TransomError
+from transom.flags import settings_arguments
+from transom.runtimes.bundle import Bundle, find_model, open_bundle
+from transom.settings import BrokerSettings, Settings, StreamSettings, read
+from transom.settings.quantities import format_budget, format_duration
+
+EXAMPLES = """\
+  transom check -c /etc/transom/agent.toml
+  transom check -c agent.toml --connect
+  transom check -c agent.toml --broker.host 192.0.2.7 --connect
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    settings_arguments(parser)
+    parser.add_argument("--connect", action="store_true", help="also log in to the broker, once")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, with a summary on stdout. Raises SettingsError with every problem of the settings, models and broker."""
+    reading = read(args.config, args.overrides)
+    problems = list(reading.problems)
+    bundles: dict[str, Bundle] = {}
+    for name, stream in reading.streams.items():
+        try:
+            bundles[name] = check_model(name, stream, reading.folder)
+        except TransomError as error:
+            problems.append(_at_key(error, f"{args.config}: streams.{name}" if args.config else f"streams.{name}"))
+    greeting = ""
+    if args.connect and reading.settings:
+        from transom.edge.mqtt import check_connection  # only here is the network wanted
+
+        try:
+            greeting = check_connection(reading.settings)
+        except BrokerError as error:
+            problems.append(error)
+    if problems or reading.settings is None:
+        raise SettingsError(problems)
+    print("\n".join(summary(reading.settings, bundles, greeting)))
+    return 0
+
+
+def check_model(name: str, stream: StreamSettings, folder: Path) -> Bundle:
+    """Loads the stream's model and holds the stream against it. Raises ModelError for the first thing that is wrong."""
+    file = folder / stream.model
+    if ("/" in stream.model or file.suffix == ".pt") and not file.exists():
+        raise ModelError(
+            "model",
+            f"there is no model file {str(file)!r}",
+            f"train it: transom train --data RECORDING.csv --task anomaly --family lstm --output {file}",
+        )
+    from transom.edge.assembly import stream_spec  # imports torch: seconds on a small box, not for a typo in the file
+    from transom.runtimes import torchscript
+
+    opened = open_bundle(find_model(stream.model, folder), stream.model_sha256)
+    manifest = torchscript.from_bundle(opened).manifest
+    stream_spec(name, stream, manifest)
+    one_value = stream.payload in ("number", "json") or stream.value is not None
+    if len(manifest.channels) > 1 and one_value and CHANNEL not in Pattern.parse(stream.topic).names:
+        raise ModelError(
+            "topic",
+            f"{stream.topic!r} gives one value a message and the model {manifest.label} wants "
+            f"{len(manifest.channels)} channels",
+            'name the level that tells them apart {channel}, or set payload = "object"',
+        )
+    return opened
+
+
+def _at_key(error: TransomError, stream: str) -> TransomError:
+    """The error at its place in the configuration: a key of the stream, or the model's file."""
+    key = error.place.rpartition(".")[2] if error.place.startswith("streams.") else error.place
+    place = f"{stream}.{key}" if key in StreamSettings.model_fields else f"{stream}.model: {error.place}"
+    return type(error)(place, error.problem, error.remedy)
+
+
+def summary(settings: Settings, bundles: dict[str, Bundle], greeting: str = "") -> Iterator[str]:
+    """What would run, for a person; no secrets."""
+    broker = settings.broker
+    yield f"configuration  {settings.config or 'defaults, variables and flags (no file)'}"
+    yield f"agent          {settings.agent.id}: publishes under {settings.base}/, state in {settings.agent.state}"
+    protocol = "MQTT 5, else 3.1.1" if broker.protocol == "auto" else f"MQTT {broker.protocol}"
+    tls = "TLS" if broker.tls.enabled else "no TLS"
+    login = f"as {broker.username}" if broker.username else "anonymous"
+    yield f"broker         {broker.host}:{broker.port}, {protocol}, {tls}, {login}"
+    if greeting:
+        yield f"               {greeting}"
+    for name, stream in settings.streams.items():
+        manifest = bundles[name].manifest
+        channels = ", ".join("any sensor" if c.name == ANY else c.name for c in manifest.channels)
+        step = stream.step or manifest.step or "reading"
+        length = step if isinstance(step, str) else format_duration(step)
+        yield f"stream         {name}: {Pattern.parse(stream.topic).filter}"
+        yield f"               {manifest.label} for {manifest.task}: {channels}"
+        yield f"               sha256 {bundles[name].sha256}"
+        alarm = (
+            f"score {stream.threshold:g}" if stream.budget is None else f"false alarms {format_budget(stream.budget)}"
+        )
+        yield f"               windows of {manifest.length} steps, step {length}, {alarm} a series"
+    for note in (*broker_notes(broker), *stream_notes(settings, bundles)):
+        yield f"WARNING        {note}"
+    yield "no problems"
+
+
+def broker_notes(broker: BrokerSettings) -> Iterator[str]:
+    """What is allowed and should be known: options that make the connection less safe than it could be."""
+    if broker.tls.insecure:
+        yield "broker.tls.insecure: the broker's name is NOT verified; anyone on the way may pose as the broker"
+    if not broker.tls.enabled and not _here(broker.host):
+        what = "the password and all readings travel" if broker.password else "all readings travel"
+        yield f"broker.tls is off: {what} readable to {broker.host}"
+    if broker.password_file and broker.password_file.stat().st_mode & 0o077:
+        yield f"broker.password_file: other users may read it; chmod 600 {broker.password_file}"
+
+
+def stream_notes(settings: Settings, bundles: dict[str, Bundle]) -> Iterator[str]:
+    for name, stream in settings.streams.items():
+        manifest = bundles[name].manifest
+        silent = [c.name for c in manifest.channels if stream.channels and c.name not in stream.channels]
+        if len(manifest.channels) > 1 and silent:
+            yield f"streams.{name}.channels: {', '.join(silent)} of {manifest.label} will always be missing"
+        if stream.step is not None and manifest.step is not None and stream.step != manifest.step:
+            yield f"streams.{name}.step: {manifest.label} was trained on steps of {format_duration(manifest.step)}"
+        units = {c.name: c.unit for c in manifest.channels}
+        for channel, given in stream.channels.items():
+            if given.unit and units.get(channel) and given.unit != units[channel]:
+                yield f"streams.{name}.channels.{channel}.unit: {given.unit!r}; the model knows {units[channel]!r}"
+
+
+def _here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

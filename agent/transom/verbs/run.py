@@ -1,0 +1,40 @@
+"""`transom run`: the agent until SIGTERM or SIGINT. Settings in, an exit status out."""
+
+import argparse
+import logging
+import signal
+import threading
+from types import FrameType
+
+from transom.edge import logs
+from transom.edge.assembly import build_pipeline
+from transom.edge.service import Agent
+from transom.flags import settings_arguments
+from transom.settings import load_settings
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = """\
+transom run                        the first of $TRANSOM_CONFIG, ./transom.toml, /etc/transom/agent.toml
+transom run -c plant.toml
+transom run -c plant.toml --broker.host gateway.local --streams.pumps.false_alarms 1/day"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    settings_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = load_settings(args.config, args.overrides)
+    logs.set_up(settings.agent.log_level)
+    stop = threading.Event()
+    pipeline = build_pipeline(settings)
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        log.info("%s: finishing", signal.Signals(number).name)
+        stop.set()  # the loop looks at it several times a second; a handler must not wait for a lock
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    Agent(settings, pipeline).run(stop)
+    return 0

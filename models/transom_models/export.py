@@ -1,0 +1,67 @@
+"""A trained module to a model file: script, calibrate on held-out normal windows, write, and prove the file equal."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from transom.core.model import CalibrationTable, Manifest
+from transom.errors import ModelError
+from transom.runtimes import bundle, torchscript
+
+POINTS = 64  # of the calibration table
+TAIL = 0.02  # share of the largest scores that the tail is fitted to
+TOLERANCE = 1e-5  # of the file's numbers against the eager module's, relative to their size
+
+
+@torch.no_grad()
+def outputs(module: nn.Module, windows: NDArray[np.float32], batch: int = 256) -> dict[str, NDArray[np.float32]]:
+    """The module's dictionary over all windows [N, T, C]."""
+    parts = [module(torch.from_numpy(windows[i : i + batch])) for i in range(0, len(windows), batch)]
+    return {key: np.concatenate([p[key].numpy() for p in parts]) for key in parts[0]}
+
+
+def calibrate(scores: NDArray[np.float32]) -> CalibrationTable:
+    """scores: [N] of normal windows that were not trained on -> their survival function as a table.
+
+    The tail beyond it is exponential with the mean excess over the (1 - TAIL) quantile: peaks over a threshold,
+    Pickands 1975, with shape 0.
+    """
+    s = np.sort(scores.astype(np.float64))
+    # Half the points over all ranks, half towards the largest, where budgets live.
+    share = np.concatenate([np.linspace(1, 0.05, POINTS // 2), np.geomspace(0.05, 2 / len(s), POINTS // 2)[1:]])
+    at = np.unique(np.clip(((1 - share) * len(s)).astype(int), 0, len(s) - 1))
+    values = s[at]
+    keep = np.append(True, np.diff(values) > 0)
+    values = values[keep]
+    p = np.array([np.mean(s >= v) for v in values])
+    threshold = np.quantile(s, 1 - TAIL)
+    scale = float(np.mean(s[s >= threshold] - threshold)) if len(s) else 1.0
+    if len(values) < 2:
+        values, p = np.array([values[0], values[0] + 1.0]), np.array([1.0, 0.5])
+    return CalibrationTable(tuple(values.tolist()), tuple(p.tolist()), max(scale, 1e-6))
+
+
+def export(module: nn.Module, manifest: Manifest, path: Path, windows: NDArray[np.float32]) -> Manifest:
+    """Writes the file and proves that it gives the module's numbers on `windows`. Raises ModelError when it does not."""
+    with torchscript.quiet():
+        scripted = torch.jit.script(module.eval())
+    written = bundle.write_bundle(scripted, manifest, path)
+    prove_equal(module, path, windows)
+    return written
+
+
+def prove_equal(module: nn.Module, path: Path, windows: NDArray[np.float32]) -> float:
+    """The largest difference, relative to each output's size, over all batch sizes that a gateway uses."""
+    loaded, wanted = torchscript.load(path), outputs(module, windows)
+    worst = 0.0
+    for size in (2, 4, 16, 64):
+        got = loaded.infer(windows[:size])
+        for key, value in got.items():
+            size_of = max(1.0, float(np.abs(wanted[key]).max()))
+            worst = max(worst, float(np.abs(value - wanted[key][:size]).max()) / size_of)
+    if not worst <= TOLERANCE:
+        raise ModelError(str(path), f"gives numbers that differ by {worst:.2g} from the trained model's", "report this")
+    return worst

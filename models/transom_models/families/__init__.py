@@ -1,0 +1,14 @@
+"""One small file a family. Each module maps [B, T, F] to [B, D], scripts, and takes any batch size.
+
+FAMILIES: the class by the name that `transom train --family` takes; `(inputs: F, hidden: D)` makes one.
+"""
+
+from torch import nn
+
+from transom_models.families.cnn import Cnn
+from transom_models.families.gru import Gru
+from transom_models.families.lstm import Lstm
+from transom_models.families.rnn import Rnn
+from transom_models.families.tcn import Tcn
+
+FAMILIES: dict[str, type[nn.Module]] = {"lstm": Lstm, "gru": Gru, "rnn": Rnn, "cnn": Cnn, "tcn": Tcn}
