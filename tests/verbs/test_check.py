@@ -208,6 +208,18 @@ def test_every_stream_that_does_not_fit_its_model_is_told_at_its_key(models, tom
         assert says in line
 
 
+def test_a_model_is_found_beside_a_configuration_that_is_named_by_a_relative_path(
+    models, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "etc").mkdir()
+    shutil.copy(models / "any.pt", tmp_path / "etc" / "own.pt")
+    (tmp_path / "etc" / "agent.toml").write_text('[streams.a]\ntopic = "x"\nmodel = "own.pt"\n')
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "-c", "etc/agent.toml"]) == 0
+    assert main(["check", "-c", "etc/agent.toml", "--streams.a.model", "gone.pt"]) == 2
+    assert f"there is no model file '{tmp_path / 'gone.pt'}'" in capsys.readouterr().err
+
+
 def test_a_model_of_a_flag_is_found_from_the_working_folder(models, toml, monkeypatch):
     monkeypatch.chdir(models)
     assert main(["check", "-c", str(toml('[streams.a]\ntopic = "x"\n')), "--streams.a.model", "any.pt"]) == 0

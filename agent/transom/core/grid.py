@@ -177,9 +177,10 @@ class Grid(Table):
         slot = segments.ranks(segments.starts(s))
         needed = int(slot.max()) + 1 if len(slot) else 0
         if needed > self.open.shape[1]:
+            wide = max(needed, 2 * self.open.shape[1])
             for name, fill in self.fills.items():
                 if name != "stale":
-                    setattr(self, name, _widened(getattr(self, name), max(needed, 2 * self.open.shape[1]), fill))
+                    setattr(self, name, _widened(getattr(self, name), wide, fill))
         self.open[ids] = _FREE
         self.open[s, slot] = k
         self.value[s, slot], self.count[s, slot], self.time[s, slot] = cells.value, cells.count, cells.time

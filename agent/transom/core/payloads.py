@@ -37,6 +37,10 @@ class PayloadError(Exception):
     """Why a payload, or a part of it, is no reading. The text is a reason for the dead-letter topic."""
 
 
+class TimeRangeError(PayloadError):
+    """A time, but none that a reading can have."""
+
+
 Sample = tuple[str | None, int | None, float | PayloadError]
 Decode = Callable[[bytes, int], list[Sample]]
 
@@ -166,7 +170,7 @@ def instant(raw: object, unit: TimeUnit, timezone: tzinfo, received: int) -> int
     except OverflowError:
         micro = -1
     if not 0 <= micro <= LATEST:
-        raise PayloadError(f"time {_shown(raw)} is not between 1970 and 2200")
+        raise TimeRangeError(f"time {_shown(raw)} is not between 1970 and 2200")
     return micro
 
 
@@ -185,7 +189,7 @@ def _iso(text: str, timezone: tzinfo, received: int) -> int:
 def _in_range(moment: datetime, raw: object) -> int:
     micro = (moment - _EPOCH) // _MICROSECOND
     if not 0 <= micro <= LATEST:
-        raise PayloadError(f"time {_shown(raw)} is not between 1970 and 2200")
+        raise TimeRangeError(f"time {_shown(raw)} is not between 1970 and 2200")
     return micro
 
 
@@ -202,6 +206,8 @@ def _found_time(body: Mapping[str, Any], spec: PayloadSpec, received: int) -> in
         if isinstance(key, str) and key.lower() in TIME_KEYS and raw is not None:
             try:
                 found = instant(raw, spec.time_unit, spec.timezone, received)
+            except TimeRangeError:
+                raise
             except PayloadError:
                 continue  # "time": "12:30" on a display: nobody said that this key is the reading's time
             if found >= CLOCK_SET:

@@ -61,16 +61,9 @@ class BrokerOptions:
 
 
 def broker_options(settings: Settings) -> BrokerOptions:
-    """Raises BrokerError when the password file cannot be read."""
+    """What the connection needs of the settings; a password file has been read when they were."""
     b = settings.broker
     password = b.password.get_secret_value() if b.password else None
-    if b.password_file is not None:
-        try:
-            password = b.password_file.read_text().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BrokerError(
-                "broker.password_file", f"{b.password_file} cannot be read ({error})", "check path and rights"
-            ) from None
     tls = TlsOptions(b.tls.ca_file, b.tls.cert_file, b.tls.key_file, b.tls.insecure) if b.tls.enabled else None
     return BrokerOptions(
         b.host, b.port, b.protocol, b.qos, b.username, password, b.client_id or f"transom-{settings.agent.id}",

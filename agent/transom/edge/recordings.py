@@ -47,6 +47,10 @@ class Source:
     lines: Iterator[str]
     done: int = 0
 
+    def advance(self) -> None:
+        """Notes how far the file has been read; reading to the end has closed it."""
+        self.done = self.size if self.raw.closed else self.raw.tell()
+
 
 def is_table(path: Path) -> bool:
     """True for a CSV, False for a recording of ours; by the name without .gz, else by the first character."""
@@ -134,7 +138,7 @@ def table_messages(tables: Sequence[OpenTable]) -> Iterator[list[tuple[OpenTable
         batch, still = [], []
         for table, rows in running:
             messages = next(rows, None)
-            table.source.done = table.source.raw.tell() if messages is not None else table.source.size
+            table.source.advance()
             if messages is None:
                 table.source.raw.close()
                 continue
@@ -150,7 +154,7 @@ def _rows(table: OpenTable) -> Iterator[list[Message]]:
     newest = 0
     for times, values in table.table.blocks:
         present = np.isfinite(values)
-        whole = present.all(axis=1).tolist()
+        whole: list[bool] = np.all(present, axis=1).tolist()
         for begin in range(0, len(times), ROWS):
             messages = []
             for i in range(begin, min(begin + ROWS, len(times))):
@@ -189,7 +193,7 @@ def recorded_messages(source: Source) -> Iterator[list[Message]]:
             )
         )
         if len(messages) >= 16 * ROWS:
-            source.done = source.raw.tell()
+            source.advance()
             yield messages
             messages = []
     source.done = source.size

@@ -22,7 +22,7 @@ AGAIN = "copy the file again from where it was made, or train it again"
 FOREIGN = "a model file is what `transom train` writes"
 
 _MEMBER = re.compile(
-    r"code/[\w/]+\.py|data\.pkl|constants\.pkl|data/\d+|constants/\d+|version|byteorder|\.format_version"
+    r"code/[\w/]+\.py|data\.pkl|constants\.pkl|data/\d+|constants/\d+|(\.data/)?version|byteorder|\.format_version"
     r"|\.storage_alignment|" + re.escape(MANIFEST)
 )
 _CHANGES = re.compile(r"\.data/serialization_id")  # written by torch, different at each save, read by nobody

@@ -63,7 +63,7 @@ def read_layers(config: Path | None, overrides: Mapping[str, Any]) -> tuple[Laye
         file = None
     environment = _known_names(EnvSettingsSource(Settings)(), file or {})
     flags = nested(overrides)
-    rooted = _rooted(file or {}, config.parent) if config else {}
+    rooted = _rooted(file or {}, config.parent.absolute()) if config else {}
     for layer in (environment, flags):
         rooted = merged(rooted, _rooted(layer, Path.cwd()))
     return Layers(config, flags, environment, rooted, file is not None), problems

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             tally.add_accounts(replay.accounts())
             tally.bad.update(replay.bad_cells())
         if logs:
-            pipeline = _recorded_pipeline(settings, args.model, logs[0])
+            pipeline = _recorded_pipeline(settings, args, logs[0])
             for path in logs:
                 for events in _recorded(path, pipeline, progress):
                     _write(events, out, alerts, tally)
@@ -150,12 +150,12 @@ def _stream_for_tables(settings: Settings, name: str | None) -> tuple[str, Strea
     return "replay", StreamSettings(topic=recordings.TOPIC)
 
 
-def _recorded_pipeline(settings: Settings, model: str | None, path: Path) -> Pipeline:
+def _recorded_pipeline(settings: Settings, args: argparse.Namespace, path: Path) -> Pipeline:
     if not settings.streams:
         raise RecordingError(str(path), "is a recording of topics, and no stream says what they mean", "give -c FILE")
-    if model is not None:
-        file = str(Path(model).absolute()) if Path(model).exists() else model
-        settings = load_settings(settings.config, {f"streams.{name}.model": file for name in settings.streams})
+    if args.model is not None:
+        models = {f"streams.{name}.model": args.model for name in settings.streams}
+        settings = load_settings(args.config, args.overrides | models)
     return build_pipeline(settings)
 
 

@@ -1,0 +1,116 @@
+"""Shared fixtures: real brokers, and the recordings. What is missing skips with its reason; TRANSOM_NO_SKIP=1 fails instead."""
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from transom.edge.broker import EmbeddedBroker
+
+settings.register_profile(
+    "transom", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("transom")
+
+
+def missing(reason: str) -> None:
+    """Skips the test, or fails it where nothing may be missing."""
+    if os.environ.get("TRANSOM_NO_SKIP") == "1":
+        pytest.fail(f"nothing may be missing here: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of recordings: $TRANSOM_DATA, else ../shared/data beside the project."""
+    folder = Path(os.environ.get("TRANSOM_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+    if not (folder / "nab").is_dir():
+        missing(f"no recordings in {folder} (set TRANSOM_DATA)")
+    return folder
+
+
+@dataclass(frozen=True)
+class Mosquitto:
+    """A running mosquitto. stop and start as often as wanted, on the same port."""
+
+    port: int
+    folder: Path
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """Makes brokers: `mosquitto("allow_anonymous true", …)`; {port} in a line is the free port that it listens on."""
+    binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if binary is None:
+        missing("mosquitto is not installed (apt install mosquitto)")
+    running: list[Mosquitto] = []
+
+    def make(*lines: str) -> Mosquitto:
+        port = free_port()
+        folder = tmp_path / f"mosquitto-{port}"
+        folder.mkdir()
+        config = folder / "mosquitto.conf"
+        body = lines or ("allow_anonymous true",)
+        log = ["log_type all", "connection_messages true", "user root"]
+        config.write_text("\n".join([f"listener {port} 127.0.0.1", *log, *body]) + "\n")
+        box: dict[str, subprocess.Popen[str]] = {}
+
+        def start() -> None:
+            process = subprocess.Popen([str(binary), "-c", str(config)], stderr=subprocess.PIPE, text=True)
+            box["process"] = process
+            up = threading.Event()
+
+            def read() -> None:
+                assert process.stderr is not None
+                for line in process.stderr:
+                    if "running" in line or "Error" in line:
+                        up.set()
+                up.set()
+
+            threading.Thread(target=read, daemon=True).start()
+            assert up.wait(10), "mosquitto does not start"
+            assert process.poll() is None, "mosquitto ended at once"
+
+        def stop() -> None:
+            process = box.pop("process", None)
+            if process is not None:
+                process.terminate()
+                process.wait(10)
+
+        broker = Mosquitto(port, folder, start, stop)
+        start()
+        running.append(broker)
+        return broker
+
+    yield make
+    for broker in running:
+        broker.stop()
+
+
+@pytest.fixture
+def mosquitto_broker(mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    """A mosquitto that lets anyone in and queues without limit."""
+    return mosquitto(
+        "allow_anonymous true", "max_queued_messages 0", "max_inflight_messages 200", "set_tcp_nodelay true"
+    )
+
+
+@pytest.fixture
+def amqtt_broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as broker:
+        yield broker

@@ -1,0 +1,237 @@
+"""The pipeline as a whole: any split of the same messages gives the same events, and the accounts balance."""
+
+import copy
+import json
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from transom.core.admission import GridSpec
+from transom.core.alerts import AlertSpec
+from transom.core.events import Events
+from transom.core.model import ANY, Channel, Manifest
+from transom.core.payloads import PayloadSpec
+from transom.core.pipeline import Message, Pipeline, StreamSpec
+from transom.dialects.plain import publications
+
+T0 = 1_700_000_000_000
+
+
+class Distance:
+    """A detector whose score is how far the last step is from the mean of the window; every row by itself."""
+
+    def __init__(self, channels: tuple[str, ...] = (ANY,), length: int = 4, learning: int = 3) -> None:
+        self.manifest = Manifest(
+            name="distance", version="1", task="anomaly", family="none", channels=tuple(map(Channel, channels)),
+            length=length, learning=learning,
+        )  # fmt: skip
+
+    def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        known = np.isfinite(values)
+        mean = np.where(known, values, 0).sum(1) / np.maximum(known.sum(1), 1)
+        apart = np.where(known[:, -1], np.abs(values[:, -1] - mean), 0).astype(np.float32)
+        return {"score": apart.sum(1), "contribution": apart, "expected": mean.astype(np.float32)}
+
+
+def published(events: list[Events]) -> dict[str, list[bytes]]:
+    """By topic, in the order of publishing. Dead letters come at their own pace and are compared as they are."""
+    found: dict[str, list[bytes]] = defaultdict(list)
+    for batch in events:
+        for publication in publications(batch, "transom/test"):
+            found[publication.topic].append(publication.payload)
+    return dict(found)
+
+
+def run(pipeline: Pipeline, messages: list[Message], cuts: list[int]) -> list[Events]:
+    edges = [0, *sorted(c % (len(messages) + 1) for c in cuts), len(messages)]
+    return [pipeline.process(messages[a:b]) for a, b in zip(edges, edges[1:], strict=False)] + [pipeline.flush()]
+
+
+message = st.tuples(
+    st.sampled_from(["a", "b", "c"]),
+    st.sampled_from(["x", "y", "z"]),
+    st.one_of(st.integers(-3000, 9000), st.none(), st.just(-400_000), st.just(900_000)),
+    st.one_of(st.integers(-50, 50), st.sampled_from(["1e3", "nonsense", "NaN", '"17"'])),
+    st.sampled_from([0, 0, 1, 40, 700, 2500, 15_000, 70_000, -200, -3_600_000]),
+)
+
+spec = st.builds(
+    lambda step, aggregate, lateness, max_gap, stride, raised, no_data: {
+        "grid": GridSpec(step, aggregate, lateness, max_gap, resync_after=60_000), "stride": stride,
+        "alert": AlertSpec(*raised, hold_off=2000, no_data=no_data), "threshold": 20.0, "budget": None,
+    },
+    st.sampled_from([None, 1, 1000, 5000]), st.sampled_from(["last", "mean", "min", "max", "sum", "count"]),
+    st.sampled_from([0, 800, 6000]), st.sampled_from([None, 3000, 20_000]), st.integers(1, 3),
+    st.sampled_from([(1, 1), (2, 3)]), st.booleans(),
+)  # fmt: skip
+
+
+def messages_of(drawn: list[tuple[Any, ...]]) -> list[Message]:
+    now, made = T0, []
+    for device, channel, offset, value, pause in drawn:
+        now = max(T0 - 7_200_000, now + pause)
+        body = f'{{"value":{value}}}' if offset is None else f'{{"value":{value},"time":{(now + offset) / 1000}}}'
+        made.append(Message(f"plant/{device}/{channel}", body.encode(), now))
+    return made
+
+
+@hypothesis_settings(max_examples=400)
+@given(
+    st.lists(message, max_size=60), spec, st.booleans(), st.lists(st.integers(0, 1000), max_size=12), st.integers(0, 60)
+)
+def test_any_split_of_the_same_messages_gives_the_same_events(
+    drawn: list[tuple[Any, ...]], given_spec: dict[str, Any], wide: bool, cuts: list[int], save_at: int
+) -> None:
+    messages = messages_of(drawn)
+
+    def make() -> Pipeline:
+        model = Distance(("x", "y", "z")) if wide else Distance()
+        return Pipeline([(StreamSpec("s", "plant/{device}/{channel}", **given_spec), model)])
+
+    whole, split, single, saved = make(), make(), make(), make()
+    expected = published(run(whole, messages, []))
+    assert published(run(split, messages, cuts)) == expected
+    assert published(run(single, messages, list(range(len(messages))))) == expected
+    begun = [saved.process(messages[:save_at])]
+    resumed = make()
+    assert resumed.restore(copy.deepcopy(saved.snapshot())) == []
+    assert published(begun + run(resumed, messages[save_at:], [])) == expected
+    for pipeline in (whole, split, single, resumed):
+        counts = pipeline.accounts()["s"]
+        parts = ("accepted", "invalid", "duplicate", "late", "shed")
+        assert counts["received"] == sum(counts[p] for p in parts)
+        assert counts["received"] + counts["unused"] == len(messages)
+
+
+def simple(**changes: Any) -> Pipeline:
+    return Pipeline([(StreamSpec("s", "plant/{device}/{channel}", **changes), Distance())], own_prefix="transom/me/")
+
+
+def reading(value: object, ms: int, topic: str = "plant/a/x") -> Message:
+    return Message(topic, json.dumps({"value": value, "time": (T0 + ms) / 1000}).encode(), T0 + ms)
+
+
+def test_a_redelivered_message_is_counted_as_a_duplicate() -> None:
+    pipeline = simple()
+    pipeline.process([reading(1, 0), reading(2, 1000)])
+    pipeline.process([reading(2, 1000)])
+    counts = pipeline.accounts()["s"]
+    assert (counts["accepted"], counts["duplicate"]) == (2, 1)
+
+
+def test_a_reading_behind_the_watermark_is_late_and_opens_nothing_again() -> None:
+    pipeline = simple(grid=GridSpec(step=1000, lateness=2000))
+    events = run(pipeline, [reading(1, 0), reading(2, 1500), reading(3, 6000), reading(9, 500)], [1, 2, 3])
+    counts = pipeline.accounts()["s"]
+    assert (counts["accepted"], counts["late"]) == (3, 1)
+    assert all(b'"value":{"x":9.0}' not in line for lines in published(events).values() for line in lines)
+
+
+def test_readings_within_lateness_are_put_in_order() -> None:
+    pipeline = simple(grid=GridSpec(step=1000, lateness=2000))
+    events = run(pipeline, [reading(1, 0), reading(3, 2100), reading(2, 1200)], [])
+    lines = [json.loads(line) for line in published(events)["transom/test/s/a/x/prediction"]]
+    assert [line["value"]["x"] for line in lines] == [1.0, 2.0, 3.0]
+
+
+def test_two_readings_without_a_time_in_one_millisecond_are_two_readings() -> None:
+    pipeline = simple()
+    pipeline.process([Message("plant/a/x", b"1", T0), Message("plant/a/x", b"2", T0)])
+    assert pipeline.accounts()["s"]["accepted"] == 2
+
+
+def test_an_idle_series_is_closed_by_the_clock_and_then_stale() -> None:
+    pipeline = simple(grid=GridSpec(step=1000, max_gap=5000), alert=AlertSpec(no_data=True))
+    assert not pipeline.process([reading(1, 0)], T0).predictions
+    assert pipeline.process([], T0 + 1500).predictions[0].end.tolist() == [T0 * 1000]
+    told = pipeline.process([], T0 + 6000).alerts
+    assert [(a.event, a.kind, a.series) for a in told] == [("raise", "no-data", "a/x")]
+    back = pipeline.process([reading(1, 7000)], T0 + 7000).alerts
+    assert [(a.event, a.id) for a in back] == [("clear", told[0].id)]
+
+
+def test_one_dead_channel_of_three_does_not_block_the_others() -> None:
+    spec = StreamSpec("s", "plant/{device}/{channel}", grid=GridSpec(step=1000, max_gap=2000))
+    pipeline = Pipeline([(spec, Distance(("x", "y", "z")))])
+    messages = [reading(i, 1000 * i, f"plant/a/{c}") for i in range(8) for c in ("x", "y", "z") if c != "z" or i < 2]
+    lines = [json.loads(line) for line in published(run(pipeline, messages, []))["transom/test/s/a/prediction"]]
+    assert [line["value"]["x"] for line in lines] == list(map(float, range(8)))
+    assert [line["value"]["z"] for line in lines] == [0.0, 1.0, 1.0, 1.0, None, None, None, None]
+
+
+def test_a_sensor_that_sets_its_clock_back_is_heard_again_after_a_while() -> None:
+    pipeline = simple(grid=GridSpec(resync_after=10_000))
+    ahead = [reading(1, 1000 * i) for i in range(5)]
+    back = [
+        Message(m.topic, m.payload, T0 + 5000 + 1000 * i)
+        for i, m in enumerate(reading(2, 1000 * i - 3_600_000) for i in range(20))
+    ]
+    pipeline.process(ahead)
+    pipeline.process(back)
+    counts = pipeline.accounts()["s"]
+    assert counts["late"] == 10
+    assert counts["accepted"] == 15
+
+
+@pytest.mark.parametrize("ms", [400_000, 15_000_000_000_000])
+def test_a_time_far_ahead_of_its_arrival_is_invalid(ms: int) -> None:
+    pipeline = simple()
+    pipeline.process([Message("plant/a/x", json.dumps({"value": 1, "time": (T0 + ms) / 1000}).encode(), T0)])
+    assert pipeline.accounts()["s"]["invalid"] == 1
+
+
+def test_overlapping_streams_each_take_a_message() -> None:
+    streams = [StreamSpec("all", "plant/#"), StreamSpec("one", "plant/{device}/x")]
+    pipeline = Pipeline([(s, Distance()) for s in streams])
+    pipeline.process([reading(1, 0)])
+    assert [a["accepted"] for a in pipeline.accounts().values()] == [1, 1]
+
+
+def test_its_own_output_is_never_read() -> None:
+    pipeline = Pipeline([(StreamSpec("s", "#"), Distance())], own_prefix="transom/me/")
+    pipeline.process([reading(1, 0, "transom/me/s/a/prediction"), reading(1, 0, "transom/other/x")])
+    assert pipeline.accounts()["s"]["received"] == 1
+
+
+def test_a_flood_of_topics_is_bounded_by_max_series_and_counted() -> None:
+    pipeline = simple(max_series=100)
+    events = pipeline.process([Message(f"plant/d{i}/x", b"1", T0 + i) for i in range(20_000)])
+    counts = pipeline.accounts()["s"]
+    assert (counts["series"], counts["accepted"], counts["invalid_series"]) == (100, 100, 19_900)
+    assert len(pipeline._routes) <= 200
+    assert 0 < len(events.dead_letters) <= 10 * 21
+
+
+@pytest.mark.parametrize("topic", ["plant//x", "plant/a/", "plant/" + "a" * 600 + "/x"])
+def test_a_topic_that_cannot_name_a_series_is_a_dead_letter(topic: str) -> None:
+    pipeline = simple()
+    events = pipeline.process([Message(topic, b"1", T0)])
+    assert pipeline.accounts()["s"]["invalid_topic"] == 1
+    assert events.dead_letters[0].topic == topic
+
+
+def test_a_topic_of_a_thousand_levels_is_a_stranger() -> None:
+    pipeline = simple()
+    pipeline.process([Message("/".join("abc" * 333), b"1", T0)])
+    assert pipeline.strangers == 1
+
+
+def test_a_forgotten_series_gives_its_place_back() -> None:
+    pipeline = simple(max_series=1, grid=GridSpec(forget_after=60_000))
+    pipeline.process([reading(1, 0)], T0)
+    pipeline.process([], T0 + 70_000)
+    assert pipeline.accounts()["s"]["series"] == 0
+    pipeline.process([reading(1, 80_000, "plant/b/x")], T0 + 80_000)
+    assert pipeline.accounts()["s"]["accepted"] == 2
+
+
+def test_shed_messages_are_accounted_for() -> None:
+    pipeline = simple()
+    pipeline.shed([reading(1, 0), reading(2, 1)])
+    counts = pipeline.accounts()["s"]
+    assert (counts["received"], counts["shed"]) == (2, 2)
