@@ -91,6 +91,8 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
             if process is not None:
                 process.terminate()
                 process.wait(10)
+                assert process.stderr is not None
+                process.stderr.close()
 
         broker = Mosquitto(port, folder, start, stop)
         start()

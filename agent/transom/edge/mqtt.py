@@ -30,6 +30,7 @@ BACKOFF = 1.0  # seconds, the first pause
 LONGEST = 30.0  # seconds, the longest pause
 QUEUED = 10_000  # QoS 1 publications that may wait for a broker
 REPEAT = 60.0  # seconds in which the same trouble is logged once
+UNDECIDED = 2.0  # seconds for a broker that has never answered in MQTT 5
 OLDER = "the broker speaks no MQTT 5"
 WIRED = 10.0  # seconds that connecting and the broker's answer may take
 
@@ -198,9 +199,7 @@ class Connection:
         while not self._closing.is_set():
             problem = self._session()
             if problem == OLDER:  # ask again at once in the older language
-                self._version5 = False
-                self._client = self._make()
-                log.info("%s:%s speaks no MQTT 5: using 3.1.1", self.options.host, self.options.port)
+                self._speak(version5=False)
                 continue
             if self._ready.is_set():
                 pause = self._backoff
@@ -214,6 +213,11 @@ class Connection:
             self._closing.wait(wait)
         self._ended.set()
 
+    def _speak(self, *, version5: bool) -> None:
+        self._version5 = version5
+        self._client = self._make()
+        log.info("%s:%s: trying MQTT %s", self.options.host, self.options.port, "5" if version5 else "3.1.1")
+
     def _session(self) -> str:
         """One connection from beginning to end; returns why it ended, in plain words, or OLDER."""
         self._refusal = None
@@ -224,7 +228,8 @@ class Connection:
                 self._client.connect(self.options.host, self.options.port, self.options.keepalive)
         except Exception as error:  # noqa: BLE001  # whatever a resolver, socket or TLS raises is told and tried again
             return plain_reason(error)
-        deadline = time.monotonic() + WIRED
+        undecided = self.options.protocol == "auto" and not self._counts["connects"]
+        deadline = time.monotonic() + (UNDECIDED if undecided and self._version5 else WIRED)
         while True:
             try:
                 code = self._client.loop(0.5)
@@ -237,6 +242,10 @@ class Connection:
                 return "closed"
             if not self._client.is_connected() and time.monotonic() > deadline:
                 self._client.disconnect()
+                if undecided and self._version5:  # some brokers leave a CONNECT that they cannot read unanswered
+                    return OLDER
+                if undecided:
+                    self._speak(version5=True)
                 return "no answer to the log-in"
 
     def _on_connect(
@@ -246,7 +255,7 @@ class Connection:
             name = str(reason)
             older = self._version5 and self.options.protocol == "auto" and name == "Unsupported protocol version"
             self._refusal = (
-                "version" if older else f"the broker refuses the log-in ({name.lower()}); check username and password"
+                OLDER if older else f"the broker refuses the log-in ({name.lower()}); check username and password"
             )
             return
         self._counts["connects"] += 1

@@ -93,7 +93,8 @@ def open_source(path: Path, name: str = "") -> Source:
 
 def _lines(stream: Any, path: Path) -> Iterator[str]:
     try:
-        yield from io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+        with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="") as text:
+            yield from text
     except (OSError, EOFError, gzip.BadGzipFile) as error:
         raise RecordingError(str(path), f"cannot be read to its end ({error})", "is it whole?") from None
 

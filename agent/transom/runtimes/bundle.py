@@ -13,7 +13,7 @@ import re
 import stat
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,8 +82,7 @@ def write_bundle(module: "torch.jit.ScriptModule", manifest: Manifest, path: Pat
     import torch
 
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.save` is (deprecated|not supported)", DeprecationWarning)
+    with quiet():
         torch.jit.save(module, buffer)
     members = archive.keep(archive.unpack(buffer.getvalue(), str(path)))
     manifest = msgspec.structs.replace(
@@ -99,6 +98,14 @@ def write_bundle(module: "torch.jit.ScriptModule", manifest: Manifest, path: Pat
     _write(path, data)
     _write(sidecar, f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
     return manifest
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hides that torch announces the end of TorchScript with each call; Python 3.13 still runs it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)", DeprecationWarning)
+        yield
 
 
 def shipped_models() -> dict[str, Path]:

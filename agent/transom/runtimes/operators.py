@@ -50,7 +50,15 @@ instance_norm layer_norm lstm lstm_cell max_pool1d max_pool1d_with_indices max_p
 native_layer_norm one_hot pad pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d replication_pad1d
 replication_pad2d rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell rrelu scaled_dot_product_attention
 upsample_linear1d upsample_nearest1d channel_shuffle im2col col2im huber_loss l1_loss mse_loss smooth_l1_loss
-_pad_packed_sequence _pack_padded_sequence
+_pad_packed_sequence _pack_padded_sequence adaptive_avg_pool3d adaptive_max_pool3d affine_grid_generator alpha_dropout_
+avg_pool3d binary_cross_entropy binary_cross_entropy_with_logits broadcast_shapes celu_ cosine_embedding_loss
+conv3d conv_transpose3d cross_entropy_loss feature_alpha_dropout_ grid_sampler hinge_embedding_loss kl_div
+margin_ranking_loss max_pool3d max_pool3d_with_indices max_unpool2d max_unpool3d mish_ multi_margin_loss
+multilabel_margin_loss nll_loss_nd poisson_nll_loss reflection_pad3d replication_pad3d rrelu_ soft_margin_loss
+triplet_margin_loss upsample_bicubic2d upsample_bilinear2d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
+__interpolate __upsample _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
+_native_multi_head_attention _transformer_encoder_layer_fwd _upsample_bicubic2d_aa _upsample_bilinear2d_aa
+_upsample_lanczos2d_aa
 """
 
 _SHAPES = """
@@ -71,7 +79,7 @@ fft_rfft fft_rfftfreq fft_fftfreq stft istft imag real view_as_real view_as_comp
 
 _QUESTIONS = """
 allclose equal can_cast dim is_complex is_floating_point is_nonzero is_same_size item isin numel promote_types
-result_type size stride element_size is_contiguous is_signed
+is_autocast_enabled is_grad_enabled result_type size stride element_size is_contiguous is_signed
 """
 
 # Numbers, strings, lists and dictionaries of the language itself; strings stay strings: `format` makes error messages,
@@ -95,7 +103,7 @@ TORCH = frozenset(
 _COMPILER = """
 RaiseException NumToTensor TupleIndex TupleUnpack EnumName EnumValue Uninitialized unchecked_cast
 unchecked_unwrap_optional abs device dtype is_cpu is_cuda is_meta is_mkldnn is_mps is_nested is_quantized is_sparse
-layout max min rangelist requires_grad data itemsize nbytes tolist ndim shape ConstantChunk
+layout max min rangelist requires_grad data itemsize nbytes tolist type ndim shape ConstantChunk
 """
 OPS = frozenset(f"prim.{name}" for name in _COMPILER.split())
 

@@ -16,7 +16,7 @@ MAX_CODE = 4 << 20  # bytes of all source; parsing costs about 100 bytes of memo
 MAX_PICKLE = 16 << 20
 
 _UNSAFE = "do not load this file; if you trust where it comes from, train it again with `transom train`"
-_REPLACE = "use tensor operators only (docs/models.md lists them)"
+_REPLACE = "a model may only compute on tensors (runtimes/operators.py lists the operators)"
 
 # Beside names, attributes and calls: expressions that only join their parts.
 _PLAIN = (
