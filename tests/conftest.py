@@ -1,4 +1,7 @@
-"""Shared fixtures: real brokers, and the recordings. What is missing skips with its reason; TRANSOM_NO_SKIP=1 fails instead."""
+"""Shared fixtures: real brokers, and the recordings.
+
+What is missing skips with its reason; with TRANSOM_NO_SKIP=1 it fails instead.
+"""
 
 import os
 import shutil

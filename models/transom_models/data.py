@@ -47,7 +47,7 @@ class Dataset:
 def read(path: Path, channels: Sequence[str] = (), label: str | None = None) -> Recording:
     """Raises RecordingError for files that cannot be read, or that lack a channel or hold cells that are no number."""
     try:
-        raw = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        raw = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115  # the next lines do
     except OSError as error:
         raise RecordingError(str(path), error.strerror or str(error), "give a CSV file") from None
     with raw:
@@ -56,7 +56,8 @@ def read(path: Path, channels: Sequence[str] = (), label: str | None = None) -> 
     if table.bad.count:
         first = table.bad.cells[0]
         raise RecordingError(
-            f"{path}:{first.line}", f"{table.bad.count} cells are no number or time, first {first.text!r} in column {first.column!r}",
+            f"{path}:{first.line}",
+            f"{table.bad.count} cells are no number or time, first {first.text!r} in column {first.column!r}",
             "mend or remove them: a model learns what it is given",
         )  # fmt: skip
     times = np.concatenate([t for t, _ in blocks])

@@ -46,14 +46,14 @@ def make(recipe: dict[str, Any], output: Path, seed: int | None = None) -> tuple
     """Trains, calibrates on held-out signals, writes and proves."""
     seed = int(recipe["seed"]) if seed is None else seed
     long = synthetic.signals(recipe["signals"], LENGTH + recipe["longer"], seed)[:, :, None]
-    held = synthetic.signals(recipe["held_out"], LENGTH, seed + 1)[:, :, None]
-    tenth = len(held) // 10
+    held = synthetic.signals(recipe["held_out"] // 10, LENGTH, seed + 1)[:, :, None]
     none = np.zeros((len(long), 0), np.float32)
     torch.manual_seed(seed)
     module = Universal()
     plan = Plan(recipe["epochs"], recipe["batch"], recipe["rate"], patience=recipe["epochs"], seed=seed)
-    trained = train(module, (long, none), (held[:tenth], none[:tenth]), plan, cropped)
-    calibration = held[tenth:]
+    trained = train(module, (long, none), (held, none[: len(held)]), plan, cropped)
+    # Normal is what comes without events: they are what an alert is for.
+    calibration = synthetic.signals(recipe["held_out"], LENGTH, seed + 2, events=False)[:, :, None]
     calibration = calibration[np.isfinite(calibration[:, -1, 0])]
     given = export.outputs(module, calibration)
     value, interval = calibration[:, -1, 0], given["interval"][:, 0]
@@ -62,6 +62,7 @@ def make(recipe: dict[str, Any], output: Path, seed: int | None = None) -> tuple
         name=recipe["name"], version=recipe["version"], task="anomaly", family="cnn", channels=(Channel(ANY),),
         length=LENGTH, min_steps=recipe["min_steps"], learning=recipe["learning"],
         calibration=export.calibrate(given["score"]), data=f"{recipe['signals']} synthetic signals, seed {seed}",
-        metrics={"quantile_loss": trained.loss, "coverage_of_90_percent": inside}, torch=torch.__version__.split("+")[0],
+        metrics={"quantile_loss": trained.loss, "coverage_of_90_percent": inside},
+        torch=torch.__version__.split("+")[0],
     )  # fmt: skip
     return export.export(module, manifest, output, calibration[:256]), trained

@@ -11,12 +11,13 @@ Random = np.random.Generator
 Signal = NDArray[np.float64]
 
 
-def signals(count: int, length: int, seed: int) -> NDArray[np.float32]:
-    """float32 [count, length], NaN where missing."""
+def signals(count: int, length: int, seed: int, *, events: bool = True) -> NDArray[np.float32]:
+    """float32 [count, length], NaN where missing. events: with level shifts and bursts, which no model can foresee."""
     rng = np.random.default_rng(seed)
     made = np.empty((count, length), np.float32)
     for i in range(count):
-        x = _transformed(_events(_base(length, rng), rng), rng)
+        x = _base(length, rng)
+        x = _transformed(_events(x, rng) if events else x, rng)
         made[i] = x * np.exp(rng.uniform(-3, 3)) + rng.normal() * rng.choice([0, 1, 100])
     share = np.where(rng.random(count) < 0.2, rng.choice([0.02, 0.2], count), 0.0)
     made[rng.random(made.shape) < share[:, None]] = np.nan

@@ -61,7 +61,7 @@ def train(
     begun = time.monotonic()
     with _progress() as progress:
         task = progress.add_task("training", total=plan.epochs, loss=float("nan"))
-        for epoch in range(1, plan.epochs + 1):
+        for epoch in range(1, plan.epochs + 1):  # noqa: B007  # told at the end
             for rows in torch.randperm(len(windows), generator=shuffle).split(plan.batch):
                 batch = windows[rows]
                 if augment is not None:

@@ -31,7 +31,7 @@ class Universal(nn.Module):
         zero = torch.zeros_like(context)
         count = known.to(torch.float32).sum(1).clamp(min=1.0)
         # Divided by the largest value first: squares of 1e30 do not fit into float32.
-        largest = torch.where(known, context, zero).abs().amax(1).clamp(min=1e-30)
+        largest = torch.where(known, context, zero).abs().amax(1).clamp(min=1e-20)
         unit = torch.where(known, context, zero) / largest[:, None]
         mean = unit.sum(1) / count
         away = torch.where(known, unit - mean[:, None], zero)
@@ -74,6 +74,7 @@ class Universal(nn.Module):
         below = (q[:, 3] - y) / (q[:, 3] - q[:, 1] + floor)
         score = torch.log1p(torch.maximum(above, below).clamp(min=0.0))  # tails like a power become exponential
         raw = (q * scale[:, None] + mean[:, None]).clamp(-3e38, 3e38)
+        raw = torch.where(raw.abs() < 1e-18, torch.zeros_like(raw), raw)  # after a past of zeros only
         return {
             "score": score,
             "contribution": score[:, None],

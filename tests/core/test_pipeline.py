@@ -15,7 +15,6 @@ from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
 from transom.core.events import Events
 from transom.core.model import ANY, Channel, Manifest
-from transom.core.payloads import PayloadSpec
 from transom.core.pipeline import Message, Pipeline, StreamSpec
 from transom.dialects.plain import publications
 

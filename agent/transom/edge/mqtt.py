@@ -310,7 +310,9 @@ class Connection:
 def plain_reason(error: BaseException) -> str:
     """What went wrong, for a person who runs a broker."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the broker's certificate is not accepted ({error.verify_message}); check broker.tls.ca_file and the host name"
+        return (
+            f"the broker's certificate is not accepted ({error.verify_message}); check broker.tls.ca_file and the name"
+        )
     if isinstance(error, ssl.SSLError):
         return f"TLS fails ({error.reason or error}); is this the TLS port?"
     if isinstance(error, socket.gaierror):

@@ -17,7 +17,7 @@ from transom.errors import ModelError
 from transom.runtimes.bundle import Bundle, open_bundle, quiet
 
 # No 1 and no 2: kernels for so few rows add in another order, so that the last digits differ from the same row in a
-# larger batch. From 4 rows on we measured rows to be the same to the bit, so a single window travels with rows of zeros.
+# larger batch. From 4 rows on we measured rows to be the same to the bit, so one window travels with rows of zeros.
 BATCH_SIZES = (4, 16, 64)
 
 WARM_CALLS = 3  # TorchScript profiles the first two calls of a size and compiles for the third

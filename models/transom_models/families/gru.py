@@ -1,4 +1,4 @@
-"""GRU: the last state of one recurrent layer (Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014).
+"""GRU: the last state of one recurrent layer (Cho et al., Learning Phrase Representations, 2014).
 
 [B, T, F] in, [B, D] out.
 """

@@ -1,0 +1,125 @@
+"""What the demo shows: a live table of series and the latest alerts, for any width. State in, rich renderables out."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from transom.core.alerts import State
+from transom.core.events import Alert, Events, shown
+from transom.dialects.plain import rfc3339
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+KEPT = 120  # values of a series that are kept for its sparkline
+STYLES = {"learning": "cyan", "normal": "green", "pending": "yellow", "alert": "bold red", "stale": "magenta"}
+MARKS = {"raise": "▲", "update": "△", "clear": "▼"}
+
+
+@dataclass(slots=True)
+class Row:
+    """A series as last seen."""
+
+    stream: str
+    series: str
+    unit: str
+    values: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    expected: tuple[float, float, float] | None = None
+    score: float = 0.0
+    state: str = "learning"
+
+
+@dataclass(slots=True)
+class View:
+    """Everything that is on the screen; `take` is called by the run loop, `__rich_console__` by the screen."""
+
+    units: dict[str, str]
+    headline: str = "starting"
+    rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+    alerts: deque[Alert] = field(default_factory=lambda: deque(maxlen=200))
+
+    def take(self, events: Events) -> None:
+        for batch in events.predictions:
+            for i, series in enumerate(batch.series):
+                key = (batch.stream, series)
+                row = self.rows.get(key)
+                if row is None:
+                    row = self.rows[key] = Row(batch.stream, series, self.units.get(batch.channels[i][0], ""))
+                row.values.append(float(batch.value[i, 0]))
+                if batch.expected is not None and batch.interval is not None:
+                    low, high = batch.interval[i, 0]
+                    row.expected = (float(batch.expected[i, 0]), float(low), float(high))
+                row.score = float(batch.score[i]) if batch.score is not None else 0.0
+                row.state = State(batch.state[i]).name.lower()
+        for alert in events.alerts:
+            self.alerts.appendleft(alert)
+            silent = self.rows.get((alert.stream, alert.series))
+            if alert.kind == "no-data" and silent is not None:
+                silent.state = "stale" if alert.event == "raise" else silent.state
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        height = options.height or console.height
+        rows = sorted(self.rows.items())
+        room = max(1, height - 4)
+        shown_rows = rows[: max(1, min(len(rows), room - 3))]
+        alerts = list(self.alerts)[: max(1, room - len(shown_rows) - 1)]
+        parts: list[RenderableType] = [
+            Text(self.headline, style="bold", no_wrap=True, overflow="ellipsis"),
+            self._table(shown_rows, options.max_width),
+        ]
+        parts += [alert_line(a, options.max_width) for a in alerts]
+        yield Group(*parts)
+
+    def _table(self, rows: list[tuple[tuple[str, str], Row]], width: int) -> Table:
+        table = Table(box=None, padding=(0, 1), pad_edge=False, expand=False)
+        wide = width >= 110
+        if wide:
+            table.add_column("stream", no_wrap=True)
+        spark = max(8, min(60, width - (98 if wide else 68)))
+        table.add_column("series", no_wrap=True, overflow="ellipsis", max_width=24)
+        table.add_column("last values", no_wrap=True, width=spark)
+        table.add_column("value", justify="right", no_wrap=True)
+        table.add_column("expected", justify="right", no_wrap=True)
+        if wide:
+            table.add_column("score", justify="right", no_wrap=True)
+        table.add_column("state", no_wrap=True, min_width=8)
+        for _, row in rows:
+            value = f"{shown(row.values[-1])} {row.unit}".rstrip() if row.values else ""
+            band = ""
+            if row.expected is not None:
+                _, low, high = row.expected
+                band = (
+                    f"{shown(row.expected[0])} ({shown(low)} to {shown(high)})"
+                    if wide
+                    else f"{shown(low)} to {shown(high)}"
+                )
+            cells = [row.series, sparkline(list(row.values), spark), value, band]
+            if wide:
+                cells = [row.stream, *cells, f"{row.score:.2f}"]
+            table.add_row(*cells, Text(row.state, style=STYLES[row.state]))
+        return table
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """The last `width` values as blocks between their smallest and largest."""
+    values = values[-width:]
+    if not values:
+        return ""
+    low, span = min(values), max(values) - min(values)
+    return "".join(BLOCKS[int(7.999 * (v - low) / span) if span else 0] for v in values)
+
+
+def alert_line(alert: Alert, width: int) -> Text:
+    """One line: time, mark, severity, series and the sentence, cut at the screen's edge."""
+    style = "green" if alert.event == "clear" else "bold red" if alert.severity == "critical" else "yellow"
+    text = Text(
+        f"{rfc3339(alert.time)[11:19]} {MARKS[alert.event]} {alert.event:6} ",
+        style=style,
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+    text.append(f"{alert.severity:8} ", style=style)
+    text.append(f"{alert.series}: {alert.summary}", style="default")
+    text.truncate(width, overflow="ellipsis")
+    return text
