@@ -1,0 +1,48 @@
+"""A plain MQTT client for tests: what it hears, by topic, and waiting for it."""
+
+import threading
+from types import TracebackType
+
+import paho.mqtt.client as paho
+
+
+class Heard:
+    """`with Heard(port, "topic/#") as other: … other.wait_for(topic, payload)`."""
+
+    def __init__(self, port: int, pattern: str) -> None:
+        self.messages: dict[str, list[bytes]] = {}
+        self._changed = threading.Condition()
+        self._subscribed = threading.Event()
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self.client.on_connect = lambda c, *_: c.subscribe(pattern, qos=1)
+        self.client.on_subscribe = lambda *_: self._subscribed.set()
+        self.client.on_message = self._take
+        self._port = port
+
+    def _take(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        with self._changed:
+            self.messages.setdefault(message.topic, []).append(message.payload)
+            self._changed.notify_all()
+
+    def __enter__(self) -> "Heard":
+        self.client.connect("127.0.0.1", self._port)
+        self.client.loop_start()
+        assert self._subscribed.wait(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def wait_for(self, topic: str, payload: bytes | None = None, seconds: float = 15) -> bytes:
+        """The last payload of a topic, as soon as there is one (that equals `payload`)."""
+
+        def there() -> bool:
+            heard = self.messages.get(topic, [])
+            return bool(heard) if payload is None else payload in heard
+
+        with self._changed:
+            assert self._changed.wait_for(there, seconds), f"heard {self.messages}"
+            return self.messages[topic][-1]
