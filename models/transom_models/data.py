@@ -50,8 +50,8 @@ def read(path: Path, channels: Sequence[str] = (), label: str | None = None) -> 
         raw = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115  # the next lines do
     except OSError as error:
         raise RecordingError(str(path), error.strerror or str(error), "give a CSV file") from None
-    with raw:
-        table = read_table(io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline=""), str(path))
+    with io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as text:
+        table = read_table(text, str(path))
         blocks = list(table.blocks)
     if table.bad.count:
         first = table.bad.cells[0]

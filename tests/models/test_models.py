@@ -204,7 +204,7 @@ def test_a_calibration_table_gives_back_the_share_of_normal_scores() -> None:
 
 
 class TestUniversal:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def model(self) -> torchscript.TorchScriptModel:
         return torchscript.load(bundle.find_model("universal", Path()))
 
