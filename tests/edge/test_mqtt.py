@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import paho.mqtt.client as paho
 import pytest
 
 from tests_support import Heard

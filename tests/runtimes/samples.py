@@ -82,7 +82,7 @@ class RnnTcnAnomaly(nn.Module):
         scaled = (known - middle.unsqueeze(1)) / torch.clamp(high - low, min=1e-3).unsqueeze(1)
         x = torch.log1p(scaled.abs()).transpose(1, 2)
         for i, convolution in enumerate(self.convolutions):
-            x = x + torch.relu(convolution(nn.functional.pad(x, (2 * 2**i, 0))))
+            x = x + torch.relu(convolution(nn.functional.pad(x, (int(2 * 2**i), 0))))
         weights = torch.softmax(torch.cumsum(x, dim=2), dim=2)
         x = torch.einsum("bct,bct->btc", x, weights)
         hidden, _ = self.rnn(x)

@@ -174,9 +174,11 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused_without_waiting(tmp_path
     refused(tmp_path / "pipe.pt", "not a regular file")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_without_permission_is_named(lone: Path) -> None:
-    lone.chmod(0)
+def test_a_file_without_permission_is_named(lone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")  # root, as whom CI runs, reads everything
+
+    monkeypatch.setattr(os, "open", denied)
     refused(lone, "cannot be read")
 
 
@@ -200,11 +202,10 @@ def test_a_flipped_bit_is_refused_or_changes_nothing_that_is_loaded(
     path = files["lstm"].with_name("flipped.pt")
     path.write_bytes(whole)
     try:
-        opened = bundle.open_bundle(path)
-    except ModelError as refusal:
-        assert refusal.remedy
-    else:
-        assert opened.members == bundle.open_bundle(files["lstm"]).members
+        members = bundle.open_bundle(path).members
+    except ModelError:
+        return
+    assert members == bundle.open_bundle(files["lstm"]).members
 
 
 def test_a_flipped_bit_in_the_weights_is_damage(lone: Path) -> None:
@@ -230,7 +231,7 @@ def test_a_truncated_file_is_refused(files: dict[str, Path], share: float) -> No
 def test_random_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes, prefix: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "random.pt"
     path.write_bytes(prefix + content)
-    refused(path, "")
+    refused(path, "random.pt")
 
 
 def test_a_digest_beside_the_file_must_agree(files: dict[str, Path], lone: Path) -> None:

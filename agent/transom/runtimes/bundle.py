@@ -150,6 +150,8 @@ def _read(path: Path) -> bytes:
             return data
     except FileNotFoundError as error:
         raise ModelError(str(path), "there is no such file", "name a model file or a shipped model") from error
+    except IsADirectoryError as error:
+        raise ModelError(str(path), "a folder, not a model file", FOREIGN) from error
     except OSError as error:
         raise ModelError(str(path), f"cannot be read ({error.strerror})", "check its owner and permissions") from error
 

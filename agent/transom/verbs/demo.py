@@ -190,7 +190,8 @@ class Demo:
         caught = [o for o in verdict.outcomes if o.caught is not None]
         console.print()
         for name, value in (
-            ("readings", f"{sum(c['received'] for c in counts):,}"), ("windows", f"{sum(c['windows'] for c in counts):,}"),
+            ("readings", f"{sum(c['received'] for c in counts):,}"),
+            ("windows", f"{sum(c['windows'] for c in counts):,}"),
             ("alerts", f"{len(self.raised)}"), ("faults caught", f"{len(caught)} of {len(done)}"),
             ("false alarms", f"{len(verdict.false)}"), ("arrival to publish", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"),
         ):  # fmt: skip

@@ -1,0 +1,82 @@
+"""The demo: its faults are caught offline with many seeds, its screen fits, and its summary judges fairly."""
+
+import io
+import re
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from transom.cli import main
+from transom.core.events import Alert
+from transom.core.pipeline import Message
+from transom.edge.assembly import build_pipeline
+from transom.verbs.demo import Told, _settings, judge
+from transom.verbs.plant import RATE, Fault, Plant, schedule
+from transom.verbs.view import View, sparkline
+
+T0 = 1_700_000_000_000
+
+
+def watched(seed: int, seconds: float) -> tuple[list[Fault], list[Told], View]:
+    """A demo without a broker: the plant through the very pipeline, in event time."""
+    pipeline = build_pipeline(_settings(1883, "/nonexistent"))
+    plant, faults, raised, view = Plant(seed), list(schedule(seconds)), [], View({"temperature": "°C"}, "a headline")
+    for beat in range(int(seconds * RATE)):
+        now = beat / RATE
+        active = next((f for f in faults if f.begin <= now <= f.end), None)
+        ms = T0 + int(1000 * now)
+        events = pipeline.process([Message(t, p, ms) for t, p in plant.send(now, ms, active)], ms)
+        raised += [Told(a, now) for a in events.alerts if a.event == "raise"]
+        view.take(events)
+    return faults, raised, view
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_fault_is_caught_and_nothing_else_is_told(seed: int) -> None:
+    faults, raised, _ = watched(seed, 60)
+    verdict = judge(faults, raised)
+    assert len(faults) == 5
+    assert [o.fault.kind.name for o in verdict.outcomes if o.caught is None] == []
+    assert [t.alert.summary for t in verdict.false] == []
+
+
+def test_a_run_too_short_for_a_fault_has_none() -> None:
+    assert list(schedule(20)) == []
+    assert all(f.end + 4 <= 45 for f in schedule(45))
+
+
+def test_an_alert_of_another_series_is_a_false_alarm() -> None:
+    fault = next(schedule(60))
+    stranger = Alert("1", "raise", "anomaly", "warning", "pumps", "hall/pump-9/flow", "m", 0, 0, "")
+    verdict = judge([fault], [Told(stranger, fault.begin + 1)])
+    assert verdict.outcomes[0].caught is None
+    assert len(verdict.false) == 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50)])
+def test_the_screen_fits_and_shows_series_and_sentences(width: int, height: int) -> None:
+    _, _, view = watched(0, 30)
+    console = Console(width=width, height=height, force_terminal=True, record=True, file=io.StringIO())
+    console.print(view)
+    lines = console.export_text().splitlines()
+    assert max(cell_len(line) for line in lines) <= width
+    assert len(lines) <= height
+    text = "\n".join(lines)
+    assert "hall/pump-1/vibration" in text
+    assert "vibration 6" in text
+    assert re.search("[▁▂▃▄▅▆▇█]{8}", text)
+
+
+def test_a_sparkline_spans_its_values() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([3.0] * 5, 3) == "▁▁▁"
+    assert sparkline([], 5) == ""
+
+
+def test_the_demo_runs_in_a_pipe_without_escape_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--seconds", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "mosquitto_sub -h 127.0.0.1 -p" in out
+    assert "faults caught       0 of 0" in out
+    assert "\x1b" not in out
