@@ -1,6 +1,7 @@
 """A plain MQTT client for tests: what it hears, by topic, and waiting for it."""
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import paho.mqtt.client as paho
@@ -46,3 +47,8 @@ class Heard:
         with self._changed:
             assert self._changed.wait_for(there, seconds), f"heard {self.messages}"
             return self.messages[topic][-1]
+
+    def wait_until(self, there: Callable[[dict[str, list[bytes]]], bool], seconds: float = 15) -> None:
+        """Returns as soon as `there` holds of what was heard, by topic."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: there(self.messages), seconds), f"heard {list(self.messages)}"

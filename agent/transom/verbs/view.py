@@ -113,13 +113,8 @@ def sparkline(values: list[float], width: int) -> str:
 def alert_line(alert: Alert, width: int) -> Text:
     """One line: time, mark, severity, series and the sentence, cut at the screen's edge."""
     style = "green" if alert.event == "clear" else "bold red" if alert.severity == "critical" else "yellow"
-    text = Text(
-        f"{rfc3339(alert.time)[11:19]} {MARKS[alert.event]} {alert.event:6} ",
-        style=style,
-        no_wrap=True,
-        overflow="ellipsis",
-    )
-    text.append(f"{alert.severity:8} ", style=style)
+    words = f" {alert.event:6} {alert.severity:8} " if width >= 110 else " "  # the mark says it as well
+    text = Text(f"{rfc3339(alert.time)[11:19]} {MARKS[alert.event]}{words}", style=style, no_wrap=True)
     text.append(f"{alert.series}: {alert.summary}", style="default")
     text.truncate(width, overflow="ellipsis")
     return text
