@@ -54,6 +54,17 @@ def test_two_saves_of_a_module_are_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
 
 
+def test_another_process_writes_the_same_file(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from runtimes.samples import sample; from transom.runtimes import bundle;"
+        "bundle.write_bundle(*sample('cnn'), Path(sys.argv[1]))"
+    )
+    for seed in ("1", "2"):  # of Python's sets, in whose order torch writes constants
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / f"{seed}.pt")], env=environment, check=True)
+    assert (tmp_path / "1.pt").read_bytes() == (tmp_path / "2.pt").read_bytes()
+
+
 def test_torch_itself_gives_each_save_another_number_and_the_digest_leaves_it_out() -> None:
     module, _ = sample("lstm")
     saves = []

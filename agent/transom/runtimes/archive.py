@@ -22,11 +22,13 @@ AGAIN = "copy the file again from where it was made, or train it again"
 FOREIGN = "a model file is what `transom train` writes"
 
 _MEMBER = re.compile(
-    r"code/[\w/]+\.py|data\.pkl|constants\.pkl|data/\d+|constants/\d+|(\.data/)?version|byteorder|\.format_version"
+    r"code/__torch__(/\w+)*\.py|data\.pkl|constants\.pkl|data/\d+|constants/\d+|(\.data/)?version|byteorder|\.format_version"
     r"|\.storage_alignment|" + re.escape(MANIFEST)
 )
 _CHANGES = re.compile(r"\.data/serialization_id")  # written by torch, different at each save, read by nobody
 _DEBUG = re.compile(r"code/.*\.debug_pkl")  # where the source stood on the machine that compiled it
+
+_CONSTANTS = re.compile(rb"(?:^  \w+ : Final\[.*\n)+", re.MULTILINE)
 
 
 def unpack(data: bytes, place: str) -> dict[str, bytes]:
@@ -61,8 +63,17 @@ def pack(members: Mapping[str, bytes]) -> bytes:
 
 
 def keep(members: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The members that belong into a model file: without torch's number of the save and its debug tables."""
-    return {n: d for n, d in members.items() if not (_CHANGES.fullmatch(n) or _DEBUG.fullmatch(n))}
+    """The members that belong into a model file: without torch's number of the save and its debug tables.
+
+    torch writes a class's constants in the order of a Python set, another one in each process; here they are sorted,
+    so that the same training gives the same file.
+    """
+    kept = {n: d for n, d in members.items() if not (_CHANGES.fullmatch(n) or _DEBUG.fullmatch(n))}
+    return {n: _CONSTANTS.sub(_sorted_lines, d) if n.startswith("code/") else d for n, d in kept.items()}
+
+
+def _sorted_lines(found: re.Match[bytes]) -> bytes:
+    return b"".join(sorted(found[0].splitlines(keepends=True)))
 
 
 def refuse_unknown(members: Mapping[str, bytes], place: str) -> None:
