@@ -319,6 +319,8 @@ def plain_reason(error: BaseException) -> str:
         return f"the name is not known ({error.strerror}); check broker.host and DNS"
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there; check broker.port and that the broker runs"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "the broker closes the connection; does this port want TLS, or no TLS?"
     if isinstance(error, TimeoutError):
         return "no answer; check the address and the firewall"
     return f"{error.strerror or error}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
