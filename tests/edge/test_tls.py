@@ -12,7 +12,11 @@ from transom.edge.mqtt import check_connection
 from transom.errors import BrokerError
 from transom.settings import load_settings
 
-pytestmark = pytest.mark.mosquitto
+pytestmark = [
+    pytest.mark.mosquitto,
+    # paho 2.2 leaves the socket of a failed handshake to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def openssl(*words: str, folder: Path) -> None:
@@ -69,8 +73,6 @@ def test_the_right_authority_and_a_client_certificate_connect(broker: Mosquitto,
     assert "by MQTT 5" in said
 
 
-# paho 2.2 leaves the socket of a failed handshake to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_unknown_authority_is_named_as_the_trouble(broker: Mosquitto, authority: Path) -> None:
     with pytest.raises(BrokerError, match=r"certificate is not accepted .*broker\.tls\.ca_file"):
         check(broker.port, ca_file=authority / "another.pem")
