@@ -67,7 +67,7 @@ class StreamSettings(Section):
     value: Line | None = Field(
         default=None,
         examples=["data.value"],
-        description='Dotted path of the value in the payload. Default: "value", "v", "val" or "state".',
+        description='Dotted path of the value in the payload. Default: "value", "v" or "val".',
     )
     time: Line | None = Field(
         default=None,
