@@ -46,7 +46,7 @@ def calibrate(scores: NDArray[np.float32]) -> CalibrationTable:
 
 def export(module: nn.Module, manifest: Manifest, path: Path, windows: NDArray[np.float32]) -> Manifest:
     """Writes the file and proves that it gives the module's numbers on `windows`, else raises ModelError."""
-    with torchscript.quiet():
+    with bundle.quiet():
         scripted = torch.jit.script(module.eval())
     written = bundle.write_bundle(scripted, manifest, path)
     prove_equal(module, path, windows)

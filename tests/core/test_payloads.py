@@ -11,7 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from transom.core.payloads import FORMATS, LARGEST, LATEST, ChannelSpec, PayloadError, PayloadSpec, compile_decoder
+from transom.core.payloads import FORMATS, PayloadSpec, compile_decoder
+from transom.core.times import LATEST
+from transom.core.values import LARGEST, ChannelSpec, PayloadError
 
 CASES = Path(__file__).parent.parent / "cases"
 RECEIVED = 1_704_110_400_000_000  # 2024-01-01T12:00:00Z

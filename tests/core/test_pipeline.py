@@ -15,7 +15,8 @@ from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
 from transom.core.events import Events
 from transom.core.model import ANY, Channel, Manifest
-from transom.core.pipeline import Message, Pipeline, StreamSpec
+from transom.core.payloads import PayloadSpec
+from transom.core.pipeline import Message, Pipeline, StreamSpec, Turn
 from transom.dialects.plain import publications
 
 T0 = 1_700_000_000_000
@@ -105,6 +106,7 @@ def test_any_split_of_the_same_messages_gives_the_same_events(
         parts = ("accepted", "invalid", "duplicate", "late", "shed")
         assert counts["received"] == sum(counts[p] for p in parts)
         assert counts["received"] + counts["unused"] == len(messages)
+        assert counts == whole.accounts()["s"]
 
 
 def simple(**changes: Any) -> Pipeline:
@@ -152,6 +154,95 @@ def test_an_idle_series_is_closed_by_the_clock_and_then_stale() -> None:
     assert [(a.event, a.kind, a.series) for a in told] == [("raise", "no-data", "a/x")]
     back = pipeline.process([reading(1, 7000)], T0 + 7000).alerts
     assert [(a.event, a.id) for a in back] == [("clear", told[0].id)]
+
+
+def test_an_anomaly_that_outlives_a_silence_is_told_again_after_it() -> None:
+    pipeline = simple(
+        grid=GridSpec(step=1000, max_gap=5000), alert=AlertSpec(no_data=True), threshold=20.0, budget=None
+    )
+    events = run(pipeline, [*(reading(0, 1000 * i) for i in range(8)), reading(500, 8000), reading(500, 9000)], [])
+    raised = [a for e in events for a in e.alerts]
+    assert [(a.event, a.kind) for a in raised] == [("raise", "anomaly")]
+    assert pipeline.process([], T0 + 20_000).alerts[-1].kind == "no-data"
+    back = pipeline.process([reading(500, 21_000)], T0 + 21_000).alerts
+    assert [(a.event, a.kind) for a in back[:2]] == [("clear", "no-data"), ("update", "anomaly")]
+    assert back[1].id == raised[0].id
+
+
+def test_a_jump_of_the_clock_makes_no_series_silent() -> None:
+    pipeline = simple(grid=GridSpec(step=1000, max_gap=5000, forget_after=60_000), alert=AlertSpec(no_data=True))
+    pipeline.process([Message("plant/a/x", b"1", 1000)], 1000)
+    events = pipeline.take(Turn((), T0, T0 - 1000))
+    assert (events.alerts, pipeline.accounts()["s"]["series"]) == ([], 1)
+    assert pipeline.take(Turn((), T0 + 6000)).alerts[0].kind == "no-data"
+
+
+def test_holes_in_a_regular_rhythm_are_counted() -> None:
+    pipeline = simple()
+    times = [*range(0, 20_000, 1000), *range(24_000, 30_000, 1000)]  # 20, 21, 22, 23 never came
+    pipeline.process([reading(1, ms) for ms in times])
+    counts = pipeline.accounts()["s"]
+    assert (counts["gaps"], counts["missing"]) == (1, 4)
+
+
+def test_an_irregular_sensor_has_no_holes() -> None:
+    pipeline = simple()
+    pipeline.process([reading(1, 1000 * i + 700 * (i % 2)) for i in range(50)])
+    pipeline.process([reading(1, 10_000_000)])
+    assert pipeline.accounts()["s"]["missing"] == 0
+
+
+@pytest.mark.parametrize(
+    ("numbers", "missing", "duplicate"),
+    [
+        ([5, 6, 7], 0, 0),
+        ([5, 6, 9], 2, 0),
+        ([5, 8, 6], 1, 0),
+        ([5, 6, 6, 7, 5], 0, 2),
+        ([5000, 5001, 0, 1, 2], 0, 0),
+    ],
+)
+def test_sequence_numbers_tell_what_is_missing_and_what_came_twice(
+    numbers: list[int], missing: int, duplicate: int
+) -> None:
+    pipeline = simple(payload=PayloadSpec(sequence="n"))
+    pipeline.process(
+        [Message("plant/a/x", json.dumps({"value": 1, "n": n}).encode(), T0 + i) for i, n in enumerate(numbers)]
+    )
+    resumed = simple(payload=PayloadSpec(sequence="n"))
+    assert resumed.restore(pipeline.snapshot()) == []
+    for each in (pipeline, resumed):
+        counts = each.accounts()["s"]
+        assert (counts["missing"], counts["duplicate"], counts["received"]) == (missing, duplicate, len(numbers))
+
+
+def test_a_snapshot_of_another_version_changes_nothing() -> None:
+    pipeline = simple()
+    pipeline.process([reading(1, 0)])
+    before = pipeline.accounts()
+    with pytest.raises(ValueError, match="version 99"):
+        pipeline.restore(simple().snapshot() | {"version": 99})
+    assert pipeline.accounts() == before
+
+
+def test_a_stream_whose_snapshot_is_incomplete_starts_anew_and_whole() -> None:
+    saved = simple()
+    saved.process([reading(1, 0)])
+    state = saved.snapshot()
+    del state["streams"]["s"]["judge"]
+    pipeline = simple()
+    assert pipeline.restore(state) == ["s"]
+    pipeline.process([reading(2, 1000)])
+    assert pipeline.accounts()["s"]["received"] == 1
+
+
+def test_a_full_stream_remembers_the_topics_of_its_series() -> None:
+    pipeline = simple(max_series=2)
+    pipeline.process([Message(f"plant/d{i}/x", b"1", T0) for i in range(9)])
+    resumed = simple(max_series=2)
+    resumed.restore(pipeline.snapshot())
+    resumed.process([Message(f"plant/d{i}/x", b"1", T0 + 5) for i in range(9)])
+    assert set(resumed._routes) == {"plant/d0/x", "plant/d1/x"}
 
 
 def test_one_dead_channel_of_three_does_not_block_the_others() -> None:

@@ -84,11 +84,13 @@ class Events:
     predictions: list[Predictions] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    moved: bool = False  # True when a tick closed a step, found a silence or forgot a series
 
     def extend(self, other: "Events") -> None:
         self.predictions += other.predictions
         self.alerts += other.alerts
         self.dead_letters += other.dead_letters
+        self.moved |= other.moved
 
 
 def shown(value: float) -> str:

@@ -15,6 +15,7 @@ from transom.core.admission import MS, NEVER, Admission, Admitted, GridSpec
 from transom.core.cells import Cells
 from transom.core.fill import Fill
 from transom.core.readings import Fate, Readings, Steps
+from transom.core.rhythm import Rhythm
 from transom.core.table import Table
 
 _FREE = (1 << 63) - 1  # an open slot that holds no step
@@ -52,6 +53,7 @@ class Grid(Table):
         self.spec, self.channels = spec, channels
         self.admission = Admission(spec, channels)
         self.filling = Fill(spec, channels, length)
+        self.rhythm = Rhythm(channels)
         self.stale_after = self.filling.max_gap if spec.step or spec.max_gap else None
         self.stale = np.zeros(0, bool)
         self.open = np.zeros((0, 1), np.int64)
@@ -63,11 +65,13 @@ class Grid(Table):
         super().resize(size)
         self.admission.resize(self.size)
         self.filling.resize(self.size)
+        self.rhythm.resize(self.size)
 
     def reset(self, series: NDArray[np.int32]) -> None:
         super().reset(series)
         self.admission.reset(series)
         self.filling.reset(series)
+        self.rhythm.reset(series)
 
     def align(self, readings: Readings) -> Aligned:
         """Takes readings in order of arrival and closes what the watermark has passed."""
@@ -87,6 +91,7 @@ class Grid(Table):
             steps.append(self._close_all(again))
             self.admission.start_anew(again)
             self.filling.reset(again)
+            self.rhythm.reset(again)
         fate = fates[0] if len(fates) == 1 else np.concatenate([*fates, np.zeros(0, np.uint8)])
         return Aligned(fate, self.joined(steps), _joined(silences))
 
@@ -98,7 +103,15 @@ class Grid(Table):
         fates.append(fate)
         silences.append(self._came_back(batch))
         self.admission.commit(batch)
+        ok = batch.fate == Fate.ACCEPTED
+        self.rhythm.hear(batch.series[ok], batch.channel[ok], batch.time[ok])
         steps.append(self.filling.fill(*self._aggregate(batch)))
+
+    def shift(self, jump: int) -> None:
+        """Our own clock has jumped by so many µs: silence is counted as if it had always gone as it goes now."""
+        heard = self.admission.received != NEVER
+        self.admission.received[heard] += jump
+        self.admission.late_since[self.admission.late_run > 0] += jump
 
     def tick(self, now: int) -> tuple[Steps, Silence]:
         """Closes the open steps of series idle at `now` (µs since 1970) and finds those that fell silent."""
@@ -208,12 +221,17 @@ class Grid(Table):
         )  # fmt: skip
 
     def snapshot(self) -> dict[str, Any]:
-        return super().snapshot() | {"admission": self.admission.snapshot(), "filling": self.filling.snapshot()}
+        return super().snapshot() | {
+            "admission": self.admission.snapshot(),
+            "filling": self.filling.snapshot(),
+            "rhythm": self.rhythm.snapshot(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         self.admission.restore(state["admission"])
         self.filling.restore(state["filling"])
+        self.rhythm.restore(state["rhythm"])
 
 
 def _widened(array: NDArray[Any], wide: int, fill: object) -> NDArray[Any]:

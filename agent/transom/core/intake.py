@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from transom.core.events import DeadLetter
 from transom.core.model import ANY, Manifest
-from transom.core.payloads import Decode, PayloadError, PayloadSpec, compile_decoder
+from transom.core.payloads import Decode, PayloadSpec, compile_decoder, sequence_of
 from transom.core.readings import Readings
+from transom.core.sequence import Sequences
 from transom.core.topics import CHANNEL, Pattern
+from transom.core.values import PayloadError
 
 LONGEST_NAME = 512  # characters of a series' name, which becomes part of a topic
 MOST_TARGETS = 1000  # keys of one topic's payloads that are remembered
@@ -64,12 +66,14 @@ class Intake:
         self.names: list[str] = []  # by series id; "" for a free one
         self.labels: list[tuple[str, ...]] = []  # by series id: its channels' names
         self._ids: dict[str, int] = {}
+        self._bases: set[str] = set()  # what the known series' topics name, without a channel
         self._free: list[int] = []
         self._all = tuple(c.name for c in manifest.channels)
         self._columns = _Columns()
         self.dead_letters: list[DeadLetter] = []
-        self.counts: dict[str, int] = dict.fromkeys(("received", "unused", "payload", "topic", "series"), 0)
+        self.counts: dict[str, int] = dict.fromkeys(("received", "unused", "payload", "topic", "series", "repeated"), 0)
         self._letter_second = [-1, 0]
+        self.sequences = Sequences()
 
     # --- topics ---------------------------------------------------------------------------------------------------
 
@@ -133,7 +137,16 @@ class Intake:
             self.names.append(name)
             self.labels.append(labels)
         self._ids[name] = new
+        self._bases.add(self._base(new))
         return new
+
+    def _base(self, series: int) -> str:
+        name, labels = self.names[series], self.labels[series]
+        return name.removesuffix(f"/{labels[0]}") if self._own_series and labels else name
+
+    def knows(self, route: Route) -> bool:
+        """True when the route's topic has series here already, False when it would make new ones."""
+        return route.base in self._bases
 
     def units(self, series: int) -> tuple[str, ...]:
         return tuple(self._units.get(c, "") or (self._units.get(ANY, "")) for c in self.labels[series])
@@ -148,6 +161,7 @@ class Intake:
             del self._ids[self.names[i]]
             self.names[i], self.labels[i] = "", ()
             self._free.append(i)
+        self._bases = {self._base(i) for i in self._ids.values()}
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -158,6 +172,12 @@ class Intake:
         except PayloadError as error:
             self.refuse("payload", topic, payload, received, str(error))
             return
+        if self.payload.sequence is not None:
+            number = sequence_of(payload, self.payload)
+            if number is not None and not self.sequences.is_new(topic, number):
+                self.counts["received"] += len(samples)
+                self.counts["repeated"] += len(samples)
+                return
         columns, targets = self._columns, route.targets
         for leaf, time, value in samples:
             if leaf in targets:
@@ -215,7 +235,7 @@ class Intake:
     def snapshot(self) -> dict[str, Any]:
         return {
             "names": list(self.names), "labels": [list(labels) for labels in self.labels], "counts": dict(self.counts),
-            "free": list(self._free), "letters": list(self._letter_second),
+            "sequences": self.sequences.snapshot(), "free": list(self._free), "letters": list(self._letter_second),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -223,8 +243,10 @@ class Intake:
         self.labels = [tuple(labels) for labels in state["labels"]]
         self.counts = dict(state["counts"])
         self._free = list(state["free"])
+        self.sequences.restore(state["sequences"])
         self._letter_second = list(state["letters"])
         self._ids = {name: i for i, name in enumerate(self.names) if name}
+        self._bases = {self._base(i) for i in self._ids.values()}
 
 
 def names_of(names: Sequence[Any], rows: NDArray[np.int32]) -> list[Any]:

@@ -150,9 +150,22 @@ class Judge:
             rows = np.flatnonzero(rank == turn)
             change = self.alerts.silence(silence.series[rows], silence.time[rows], silence.back[rows])
             for row, kind in zip(rows.tolist(), change.tolist(), strict=True):
-                if kind:
-                    told.append(self._no_data(int(silence.series[row]), int(silence.time[row]), kind))
+                if not kind:
+                    continue
+                i, time = int(silence.series[row]), int(silence.time[row])
+                told.append(self._no_data(i, time, kind))
+                if kind == Change.CLEAR and self.alerts.active[i]:  # both kinds share a retained topic: the last stays
+                    told.append(self._still_up(i, time))
         return told
+
+    def _still_up(self, series: int, time: int) -> Alert:
+        name, since = self.intake.names[series], int(self.alerts.since[series])
+        return Alert(
+            id=alert_id(self.intake.name, name, "anomaly", since), event="update", kind="anomaly",
+            severity=SEVERITIES[self.alerts.severity[series]], stream=self.intake.name, series=name,
+            model=self.manifest.label, since=since, time=time, peak_score=float(self.alerts.peak[series]),
+            summary=f"the anomaly that began {lasted(time - since)} ago, before the silence, is still up",
+        )  # fmt: skip
 
     def _no_data(self, series: int, time: int, change: int) -> Alert:
         since = int(self.alerts.silent_since[series])

@@ -5,40 +5,22 @@ arrival; value: a finite float, or the PayloadError that says why it is none, so
 other. Never looks at a topic or a clock; refuses with a reason instead of guessing.
 """
 
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, tzinfo
 from typing import Any, Literal
 
 import cbor2
 import msgspec
 
-Format = Literal["auto", "number", "json", "object", "array", "cbor"]
-TimeUnit = Literal["auto", "iso", "s", "ms", "us", "ns", "arrival"]
+from transom.core.times import CLOCK_SET, TimeRangeError, TimeUnit, instant
+from transom.core.values import LARGEST, ChannelSpec, PayloadError, number, shown_raw, tried
 
-ON = ("on", "true", "open", "opened", "yes", "1", "active", "detected", "occupied")
-OFF = ("off", "false", "closed", "close", "no", "0", "inactive", "clear", "unoccupied")
+Format = Literal["auto", "number", "json", "object", "array", "cbor"]
+
 TIME_KEYS = ("time", "timestamp", "ts", "datetime", "date", "last_seen")
 VALUE_KEYS = ("value", "v", "val")
-LARGEST = 3.4028234e38  # windows are float32
-LATEST = 7_258_118_400_000_000  # 2200-01-01 in µs: later than this is no time of a reading
-CLOCK_SET = 100_000_000_000_000  # 1973 in µs: an earlier time that was found, not configured, is an unset clock
 DEEPEST = 32
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_PER_UNIT = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
-
-
-class PayloadError(Exception):
-    """Why a payload, or a part of it, is no reading. The text is a reason for the dead-letter topic."""
-
-
-class TimeRangeError(PayloadError):
-    """A time, but none that a reading can have."""
 
 
 Sample = tuple[str | None, int | None, float | PayloadError]
@@ -46,23 +28,12 @@ Decode = Callable[[bytes, int], list[Sample]]
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelSpec:
-    """A channel as configured. path: dotted path in the payload ("" = the name); switch: words and booleans are 1/0."""
-
-    name: str
-    path: str = ""
-    unit: str = ""
-    switch: bool = False
-    on: tuple[str, ...] = ()
-    off: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class PayloadSpec:
     """How a stream's payloads are read.
 
     value, time: dotted paths, None = found by the usual names; time_unit: of numeric times, "auto" = by magnitude;
-    timezone: of ISO times that name none; channels: () = every number is a channel; max_bytes: larger is refused.
+    timezone: of ISO times that name none; channels: () = every number is a channel; max_bytes: larger is refused;
+    sequence: dotted path of a number that each message counts up.
     """
 
     format: Format = "auto"
@@ -72,6 +43,7 @@ class PayloadSpec:
     timezone: tzinfo = UTC
     channels: tuple[ChannelSpec, ...] = ()
     max_bytes: int = 1 << 20
+    sequence: str | None = None
 
     @property
     def only(self) -> ChannelSpec | None:
@@ -91,106 +63,18 @@ def compile_decoder(spec: PayloadSpec) -> Decode:
     return decode
 
 
-# --- values -------------------------------------------------------------------------------------------------------
-
-
-def number(raw: object, channel: ChannelSpec | None = None) -> float:
-    """A finite float from a JSON or CBOR value; booleans and on/off words only for a switch. Raises PayloadError."""
-    if isinstance(raw, float) or (isinstance(raw, int) and not isinstance(raw, bool)):
-        try:
-            value = float(raw)
-        except OverflowError:
-            value = math.inf
-    elif channel is not None and channel.switch:
-        value = _switched(raw, channel)
-    elif isinstance(raw, bool):
-        raise PayloadError(f"boolean {raw}: set switch = true for this channel to read it as 1/0")
-    elif isinstance(raw, str) and (_NUMBER.fullmatch(raw) or raw.strip().lower() in ("nan", "inf", "-inf")):
-        value = float(raw)
-    else:
-        raise PayloadError(f"not a number: {_shown(raw)}")
-    if not -LARGEST <= value <= LARGEST:
-        raise PayloadError(f"not a finite number of 32 bits: {_shown(raw)}")
-    return value
-
-
-def _tried(raw: object, channel: ChannelSpec | None = None) -> float | PayloadError:
+def sequence_of(payload: bytes, spec: PayloadSpec) -> int | None:
+    """The number at `spec.sequence`, None where there is none that counts. Decodes the payload once more."""
+    assert spec.sequence is not None
     try:
-        return number(raw, channel)
-    except PayloadError as error:
-        return PayloadError(f"{channel.name}: {error}") if channel else error
+        body = cbor2.loads(payload) if spec.format == "cbor" else _json.decode(payload)
+    except (msgspec.DecodeError, cbor2.CBORError, ValueError, RecursionError, EOFError):
+        return None  # the decoder has said why
+    raw = at(body, spec.sequence)
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
 
 
-def _switched(raw: object, channel: ChannelSpec) -> float:
-    if isinstance(raw, bool):
-        return float(raw)
-    word = raw.strip().lower() if isinstance(raw, str) else None
-    if word is not None and word in (tuple(w.lower() for w in channel.on) or ON):
-        return 1.0
-    if word is not None and word in (tuple(w.lower() for w in channel.off) or OFF):
-        return 0.0
-    if isinstance(raw, str) and _NUMBER.fullmatch(raw):
-        return float(raw)
-    raise PayloadError(f"neither on nor off: {_shown(raw)}")
-
-
-def _shown(raw: object) -> str:
-    text = repr(raw)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-# --- times --------------------------------------------------------------------------------------------------------
-
-
-def instant(raw: object, unit: TimeUnit, timezone: tzinfo, received: int) -> int:
-    """µs since 1970 from ISO 8601 text, a number or numeric text. Raises PayloadError for what is no time.
-
-    A naive local time that exists twice (the end of daylight saving) is the one nearer to `received`.
-    """
-    if isinstance(raw, str):
-        text = raw.strip()
-        if unit == "iso" or not _NUMBER.fullmatch(text):
-            return _iso(text, timezone, received)
-        raw = float(text) if not text.lstrip("+-").isdigit() else int(text)
-    if isinstance(raw, datetime):  # CBOR tags 0 and 1
-        return _in_range((raw if raw.tzinfo else raw.replace(tzinfo=timezone)).astimezone(UTC), raw)
-    if isinstance(raw, bool) or not isinstance(raw, int | float) or (isinstance(raw, float) and not math.isfinite(raw)):
-        raise PayloadError(f"not a time: {_shown(raw)}")
-    if unit == "iso":
-        raise PayloadError(f"time {_shown(raw)} is not ISO 8601 (time_unit)")
-    if unit in ("auto", "arrival"):
-        size = abs(raw)
-        unit = "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
-    try:
-        if isinstance(raw, int):  # whole numbers stay exact: float64 ends at 2^53
-            micro = raw * 1_000_000 if unit == "s" else raw * 1000 if unit == "ms" else raw
-            micro = micro // 1000 if unit == "ns" else micro
-        else:
-            micro = round(raw * _PER_UNIT[unit])
-    except OverflowError:
-        micro = -1
-    if not 0 <= micro <= LATEST:
-        raise TimeRangeError(f"time {_shown(raw)} is not between 1970 and 2200")
-    return micro
-
-
-def _iso(text: str, timezone: tzinfo, received: int) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise PayloadError(f"not a time: {_shown(text)}") from None
-    if moment.tzinfo is None:
-        first = _in_range(moment.replace(tzinfo=timezone), text)
-        second = _in_range(moment.replace(tzinfo=timezone, fold=1), text)
-        return first if abs(first - received) <= abs(second - received) else second
-    return _in_range(moment, text)
-
-
-def _in_range(moment: datetime, raw: object) -> int:
-    micro = (moment - _EPOCH) // _MICROSECOND
-    if not 0 <= micro <= LATEST:
-        raise TimeRangeError(f"time {_shown(raw)} is not between 1970 and 2200")
-    return micro
+# --- shapes -------------------------------------------------------------------------------------------------------
 
 
 def _found_time(body: Mapping[str, Any], spec: PayloadSpec, received: int) -> int | None:
@@ -213,9 +97,6 @@ def _found_time(body: Mapping[str, Any], spec: PayloadSpec, received: int) -> in
             if found >= CLOCK_SET:
                 return found
     return None
-
-
-# --- shapes -------------------------------------------------------------------------------------------------------
 
 
 def at(body: object, path: str) -> Any:
@@ -249,12 +130,12 @@ def _single(body: object, spec: PayloadSpec, received: int) -> list[Sample]:
         time = _found_time(body, spec, received)
         path = spec.value or next((k for k in VALUE_KEYS if k in body), None)
         if path is None:
-            raise PayloadError(f"no value: the object has {_shown(list(body)[:8])}; set `value` to its path")
+            raise PayloadError(f"no value: the object has {shown_raw(list(body)[:8])}; set `value` to its path")
         raw = at(body, path)
         if raw is None:
             raise PayloadError(f"no value at {path!r}")
     elif spec.value is not None:
-        raise PayloadError(f"no value at {spec.value!r}: the payload is {_shown(body)}")
+        raise PayloadError(f"no value at {spec.value!r}: the payload is {shown_raw(body)}")
     else:
         raw = body
     return [(None, time, number(raw, spec.only))]
@@ -263,22 +144,22 @@ def _single(body: object, spec: PayloadSpec, received: int) -> list[Sample]:
 def _many(body: object, spec: PayloadSpec, received: int) -> list[Sample]:
     """Every configured channel of an object; with none configured, every number in it."""
     if not isinstance(body, Mapping):
-        raise PayloadError(f"not an object: {_shown(body)}")
+        raise PayloadError(f"not an object: {shown_raw(body)}")
     time = _found_time(body, spec, received)
     if spec.channels:
         found = [(c, at(body, c.path or c.name)) for c in spec.channels]
-        samples: list[Sample] = [(c.name, time, _tried(raw, c)) for c, raw in found if raw is not None]
+        samples: list[Sample] = [(c.name, time, tried(raw, c)) for c, raw in found if raw is not None]
     else:
         skip = spec.time if spec.time is not None else None
         samples = [
-            (leaf, time, _tried(raw))
+            (leaf, time, tried(raw))
             for leaf, raw in _leaves(body)
             if isinstance(raw, int | float) and not isinstance(raw, bool) and leaf != skip
             and not (skip is None and leaf.lower() in TIME_KEYS)
         ]  # fmt: skip
     if not samples:
         wanted = ", ".join(c.path or c.name for c in spec.channels) or "a number"
-        raise PayloadError(f"no channel found: looked for {wanted}, the object has {_shown(list(body)[:8])}")
+        raise PayloadError(f"no channel found: looked for {wanted}, the object has {shown_raw(list(body)[:8])}")
     return samples
 
 
@@ -299,7 +180,7 @@ def _array(body: object, spec: PayloadSpec, received: int) -> list[Sample]:
         head, _, rest = spec.value.partition("[].")  # "samples[].v": the array, then the value in each of its objects
         return _array(at(body, head.removesuffix("[]")), replace(spec, value=rest or None), received)
     if not isinstance(body, list):
-        raise PayloadError(f"not an array: {_shown(body)}")
+        raise PayloadError(f"not an array: {shown_raw(body)}")
     samples: list[Sample] = []
     for i, item in enumerate(body):
         try:
@@ -316,7 +197,7 @@ def _array(body: object, spec: PayloadSpec, received: int) -> list[Sample]:
 
 def _pair(item: list[Any], spec: PayloadSpec, received: int) -> Sample:
     if len(item) != 2:
-        raise PayloadError(f"not a [time, value] pair: {_shown(item)}")
+        raise PayloadError(f"not a [time, value] pair: {shown_raw(item)}")
     return None, instant(item[0], spec.time_unit, spec.timezone, received), number(item[1], spec.only)
 
 

@@ -16,13 +16,14 @@ from transom.core.grid import Grid, Silence
 from transom.core.intake import Intake, Route
 from transom.core.judge import Judge
 from transom.core.model import Model, Windows
-from transom.core.payloads import PayloadError, PayloadSpec
+from transom.core.payloads import PayloadSpec
 from transom.core.readings import Fate, Readings, Steps
 from transom.core.topics import Pattern
+from transom.core.values import PayloadError
 from transom.core.windows import Buffers
 
 MOST_STRANGERS = 10_000  # topics remembered that belong to no stream
-TICK = 250_000  # µs: idle and silent series are looked for no more often
+SNAPSHOT = 1  # version of the snapshot's format
 SET_BACK = 300_000_000  # µs: a clock that goes back by more is believed
 
 
@@ -33,6 +34,19 @@ class Message(NamedTuple):
     payload: bytes
     received: int
     redelivered: bool = False
+
+
+class Turn(NamedTuple):
+    """All that the outside does to a pipeline at once; the same turns make the same pipeline.
+
+    now: ms since 1970 when the clock was looked at, else None; jump: ms by which the clock has jumped since; shed:
+    messages, without their payload, that had to be dropped before they were decoded.
+    """
+
+    messages: Sequence[Message] = ()
+    now: int | None = None
+    jump: int = 0
+    shed: Sequence[Message] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +96,15 @@ class Stream:
         """Idle series close, silent ones are told of, forgotten ones leave. now: µs since 1970."""
         self._make_room()
         steps, silence = self.grid.tick(now)
-        return self._judged(self.buffers.push(steps), silence)
+        events = self._judged(self.buffers.push(steps), silence)
+        events.moved = bool(len(steps) or len(silence.series))
+        return events
 
     def forget(self, now: int) -> tuple[bool, Events]:
         gone = self.grid.forgotten(now)
         if not len(gone):
             return False, Events()
-        events = Events(alerts=self.judge.forget(gone, now))
+        events = Events(alerts=self.judge.forget(gone, now), moved=True)
         for room in (self.grid, self.buffers, self.judge):
             room.reset(gone)
         self.intake.forget(gone.tolist())
@@ -112,14 +128,18 @@ class Stream:
     def accounts(self) -> dict[str, int]:
         """received = accepted + invalid + duplicate + late + shed, always; the rest explains these."""
         fates, counts = self.fates.tolist(), self.intake.counts
+        # Numbers know what a rhythm only guesses: where the payload has them, the rhythm is not asked.
+        sequences, numbered = self.intake.sequences, self.spec.payload.sequence is not None
+        rhythm = {"gaps": 0, "missing": 0} if numbered else self.grid.rhythm.counts
         invalid = fates[Fate.INVALID] + counts["payload"] + counts["topic"] + counts["series"]
         return {
             "received": counts["received"] + self.shed, "accepted": fates[Fate.ACCEPTED], "invalid": invalid,
-            "duplicate": fates[Fate.DUPLICATE], "late": fates[Fate.LATE], "shed": self.shed,
+            "duplicate": fates[Fate.DUPLICATE] + counts["repeated"], "late": fates[Fate.LATE], "shed": self.shed,
             "invalid_payload": counts["payload"], "invalid_topic": counts["topic"],
             "invalid_series": counts["series"], "invalid_time": fates[Fate.INVALID], "unused": counts["unused"],
             "open": self.grid.pending(), "series": self.intake.series_count,
-            "stale": int(self.grid.stale.sum()), **self.judge.counts,
+            "stale": int(self.grid.stale.sum()), "gaps": rhythm["gaps"] + sequences.gaps,
+            "missing": rhythm["missing"] + sequences.missing, **self.judge.counts,
         }  # fmt: skip
 
     def fingerprint(self) -> list[Any]:
@@ -151,12 +171,20 @@ class Pipeline:
         self.strangers = 0  # messages that belong to no stream
         self._routes: dict[str, tuple[tuple[Stream, Route], ...]] = {}
         self._stamp = 0
-        self._ticked = 0
 
     @property
     def filters(self) -> list[str]:
         """The MQTT filters to subscribe to, each once."""
         return list(dict.fromkeys(s.intake.filter for s in self.streams.values()))
+
+    def take(self, turn: Turn) -> Events:
+        """One turn: jump of the clock, messages that were shed, messages, tick."""
+        if turn.jump:
+            for stream in self.streams.values():
+                stream.grid.shift(turn.jump * 1000)
+        if turn.shed:
+            self.shed(turn.shed)
+        return self.process(turn.messages, turn.now)
 
     def process(self, messages: Sequence[Message], now: int | None = None) -> Events:
         """messages in order of arrival; now: ms since 1970, None when only the messages tell the time."""
@@ -207,7 +235,7 @@ class Pipeline:
                     continue
                 if route is not None:
                     found.append((stream, route))
-                    full |= stream.intake.series_count >= stream.spec.max_series
+                    full |= stream.intake.series_count >= stream.spec.max_series and not stream.intake.knows(route)
         routes = tuple(found)
         if not routes and not refused:
             self.strangers += 1
@@ -220,9 +248,6 @@ class Pipeline:
 
     def _tick(self, now: int) -> Events:
         events = Events()
-        if abs(now - self._ticked) < TICK:
-            return events
-        self._ticked = now
         for stream in self.streams.values():
             events.extend(stream.tick(now))
             forgot, told = stream.forget(now)
@@ -238,20 +263,29 @@ class Pipeline:
     def snapshot(self) -> dict[str, Any]:
         """Arrays and plain values: all that is needed to go on as if nothing had happened."""
         return {
-            "stamp": self._stamp, "ticked": self._ticked, "strangers": self.strangers,
+            "version": SNAPSHOT, "stamp": self._stamp, "strangers": self.strangers,
             "streams": {name: stream.snapshot() for name, stream in self.streams.items()},
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> list[str]:
-        """Takes a snapshot back; returns the streams that start empty because model or shape have changed."""
-        self._stamp, self._ticked = int(state["stamp"]), int(state["ticked"])
+        """Takes a snapshot back; returns the streams that start empty because model or shape have changed.
+
+        Raises ValueError, with nothing changed, for a snapshot of another version of Transom's format.
+        """
+        if state.get("version") != SNAPSHOT:
+            raise ValueError(f"version {state.get('version')} of the format, this is {SNAPSHOT}")
+        self._stamp = int(state["stamp"])
         self.strangers = int(state["strangers"])
         self._routes.clear()
         fresh = []
         for name, stream in self.streams.items():
             saved = state["streams"].get(name)
-            if saved is not None and list(saved["fingerprint"]) == stream.fingerprint():
+            if saved is None or list(saved["fingerprint"]) != stream.fingerprint():
+                fresh.append(name)
+                continue
+            try:
                 stream.restore(saved)
-            else:
+            except (KeyError, TypeError, ValueError):  # half a stream restored is worse than none
+                self.streams[name] = Stream(stream.spec, stream.model)
                 fresh.append(name)
         return fresh

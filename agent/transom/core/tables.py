@@ -12,7 +12,8 @@ from datetime import UTC
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.core.payloads import PayloadError, instant
+from transom.core.times import instant
+from transom.core.values import PayloadError
 from transom.errors import RecordingError
 
 TIME_NAMES = ("timestamp", "time", "datetime", "date")

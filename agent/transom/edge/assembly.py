@@ -10,8 +10,9 @@ from pathlib import Path
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
 from transom.core.model import ANY, Manifest, Model
-from transom.core.payloads import ChannelSpec, PayloadSpec
+from transom.core.payloads import PayloadSpec
 from transom.core.pipeline import Pipeline, StreamSpec
+from transom.core.values import ChannelSpec
 from transom.errors import ModelError, SettingsError, TransomError
 from transom.runtimes import bundle, torchscript
 from transom.settings import Settings, StreamSettings
@@ -24,7 +25,14 @@ def payload_spec(stream: StreamSettings) -> PayloadSpec:
         ChannelSpec(name, c.path, c.unit, c.switch, tuple(c.on), tuple(c.off)) for name, c in stream.channels.items()
     )
     return PayloadSpec(
-        stream.payload, stream.value, stream.time, stream.time_unit, stream.zone, channels, stream.max_payload
+        stream.payload,
+        stream.value,
+        stream.time,
+        stream.time_unit,
+        stream.zone,
+        channels,
+        stream.max_payload,
+        stream.sequence,
     )
 
 

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from transom.core.payloads import ChannelSpec, PayloadSpec
+from transom.core.payloads import PayloadSpec
 from transom.core.pipeline import Message, StreamSpec
 from transom.core.tables import Table, read_table
+from transom.core.values import ChannelSpec
 from transom.errors import RecordingError
 
 ROWS = 64  # rows of a file at a time

@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from transom.core.model import Aggregate
-from transom.core.payloads import Format, TimeUnit
+from transom.core.payloads import Format
+from transom.core.times import TimeUnit
 from transom.settings import rules
 from transom.settings.quantities import (
     Budget,
@@ -74,6 +75,12 @@ class StreamSettings(Section):
         examples=["data.time"],
         description="Dotted path of the time in the payload. "
         'Default: "time", "timestamp", "ts", "datetime", "date" or "last_seen", else the time of arrival.',
+    )
+    sequence: Line | None = Field(
+        default=None,
+        examples=["seq"],
+        description="Dotted path of a whole number that a device counts up with each message. "
+        "What is missing is counted and reported, what comes again is a duplicate.",
     )
     time_unit: TimeUnit = Field(
         default="auto",

@@ -1,0 +1,72 @@
+"""Holes in a series' own rhythm: readings that a regular sensor must have sent and that never arrived.
+
+Looks at accepted readings only and changes nothing about them; what it finds is counted and reported. The same
+readings in any batches give the same counts.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.core import segments
+from transom.core.admission import NEVER
+from transom.core.table import Table
+
+KEPT = 8  # intervals that make a rhythm
+REGULAR = 1.5  # the longest of them over the shortest, at most
+HOLE = 2.5  # times the typical interval: longer is a hole
+
+
+class Rhythm(Table):
+    """last: int64 [S, C] µs, the newest reading; intervals: float32 [S, C, 8] µs, newest last, 0 unknown."""
+
+    fills: ClassVar[dict[str, Any]] = {"last": NEVER, "intervals": 0.0}
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.last = np.zeros((0, channels), np.int64)
+        self.intervals = np.zeros((0, channels, KEPT), np.float32)
+        self.counts = {"gaps": 0, "missing": 0}
+
+    def hear(self, series: NDArray[np.int32], channel: NDArray[np.int64], time: NDArray[np.int64]) -> None:
+        """Accepted readings, by series and in order of arrival; time: int64 [n] µs."""
+        if not len(series):
+            return
+        key = series.astype(np.int64) * self.channels + channel
+        if self.channels > 1:
+            order = np.argsort(key, kind="stable")
+            key, time = key[order], time[order]
+        first = segments.starts(key)
+        last = self.last.reshape(-1)
+        before = segments.max_before(time, first, last[key])
+        interval = np.where(before == NEVER, 0, time - np.where(before == NEVER, time, before)).astype(np.float32)
+        ahead = interval > 0  # out of order, or the first: no interval
+        np.maximum.at(last, key, time)
+        key, interval = key[ahead], interval[ahead]
+        if not len(key):
+            return
+        known = self.intervals.reshape(-1, KEPT)
+        first = segments.starts(key)
+        rank, begin = segments.ranks(first), np.flatnonzero(first)
+        # One line of intervals a key: its history, then the new ones. Row i of the view holds the KEPT before it.
+        length = np.diff(np.append(begin, len(key))) + KEPT
+        offset = np.concatenate([[0], np.cumsum(length)[:-1]])
+        line = np.empty(int(length.sum()), np.float32)
+        line[offset[:, None] + np.arange(KEPT)] = known[key[begin]]
+        place = np.repeat(offset, length - KEPT) + KEPT + rank
+        line[place] = interval
+        history = np.sort(np.lib.stride_tricks.sliding_window_view(line, KEPT)[place - KEPT], axis=1)
+        typical = history[:, KEPT // 2]
+        hole = (history[:, 0] > 0) & (history[:, -1] <= REGULAR * history[:, 0]) & (interval > HOLE * typical)
+        self.counts["gaps"] += int(hole.sum())
+        self.counts["missing"] += int((np.rint(interval[hole].astype(np.float64) / typical[hole]) - 1).sum())
+        known[key[begin]] = line[(offset + length - KEPT)[:, None] + np.arange(KEPT)]
+
+    def snapshot(self) -> dict[str, Any]:
+        return super().snapshot() | {"counts": dict(self.counts)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.counts = dict(state["counts"])
