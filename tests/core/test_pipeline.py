@@ -324,6 +324,6 @@ def test_a_forgotten_series_gives_its_place_back() -> None:
 
 def test_shed_messages_are_accounted_for() -> None:
     pipeline = simple()
-    pipeline.shed([reading(1, 0), reading(2, 1)])
+    pipeline.shed({"plant/a/x": 2})
     counts = pipeline.accounts()["s"]
     assert (counts["received"], counts["shed"]) == (2, 2)

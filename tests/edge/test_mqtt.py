@@ -1,5 +1,8 @@
 """The connection to real brokers: log in, subscribe, fall back, will, and what a person is told when it fails."""
 
+import base64
+import hashlib
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -7,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from conftest import missing
 from tests_support import Heard
-from transom.core.pipeline import Message
 from transom.dialects.plain import Publication
 from transom.edge.broker import EmbeddedBroker
 from transom.edge.inbox import Inbox
-from transom.edge.mqtt import BrokerOptions, Connection, TlsOptions, check_connection
+from transom.edge.mqtt import Connection
+from transom.edge.redelivered import Redelivered
+from transom.edge.wire import BrokerOptions, TlsOptions, check_connection
 from transom.errors import BrokerError
 from transom.settings import load_settings
 
@@ -25,10 +30,16 @@ LAST = Publication("t/status", b"stopped", 1, True)
 def connect() -> Iterator[Callable[..., tuple[Connection, Inbox]]]:
     open_ones: list[Connection] = []
 
-    def make(**options: object) -> tuple[Connection, Inbox]:
+    def make(subscribed: dict[str, int] | None = None, **options: object) -> tuple[Connection, Inbox]:
         inbox = Inbox(1000)
         connection = Connection(
-            BrokerOptions(**options), filters=["plant/#"], inbox=inbox, will=WILL, birth=lambda: [BIRTH], backoff=0.05
+            BrokerOptions(**options),
+            filters=["plant/#"],
+            inbox=inbox,
+            will=WILL,
+            birth=lambda: [BIRTH],
+            backoff=0.05,
+            subscribed=subscribed,
         )
         connection.start()
         open_ones.append(connection)
@@ -49,8 +60,8 @@ def test_what_is_published_arrives_in_the_inbox(
     with Heard(port, "t/#") as other:
         other.client.publish("plant/a/x", b"21.5", 1)
         assert inbox.wait(10)
-        (message,), shed = inbox.drain()
-        assert (message.topic, message.payload, shed) == ("plant/a/x", b"21.5", [])
+        (message,), _, shed = inbox.drain()
+        assert (message.topic, message.payload, shed) == ("plant/a/x", b"21.5", {})
         assert other.wait_for("t/status") == b"online"
         connection.close(LAST)
         assert other.wait_for("t/status", b"stopped") == b"stopped"
@@ -127,24 +138,95 @@ def test_a_missing_ca_file_is_named(tmp_path: Path) -> None:
         Connection(BrokerOptions(tls=TlsOptions(ca_file=tmp_path / "nothing.pem")), filters=[], inbox=Inbox(1))
 
 
-def test_without_a_connection_predictions_are_dropped_and_counted_and_alerts_wait() -> None:
+def test_without_a_connection_nothing_is_taken_and_it_is_counted() -> None:
     connection = Connection(BrokerOptions(port=1), filters=[], inbox=Inbox(1))
-    sent = connection.publish([Publication("a", b"1", 0, False), Publication("b", b"2", 1, True)])
-    assert sent == 1
-    assert connection.counters()["dropped"] == 1
+    assert connection.publish(Publication("a", b"1", 0, False)) is None
+    assert connection.publish(Publication("b", b"2", 1, True)) is None
+    assert connection.counters()["dropped"] == 2
+
+
+@pytest.mark.mosquitto
+def test_a_subscription_that_the_broker_refuses_is_named(mosquitto, connect, tmp_path: Path) -> None:
+    plugin = next(Path("/usr/lib").rglob("mosquitto_dynamic_security.so"), None)
+    if plugin is None:
+        missing("mosquitto has no dynamic security plugin")
+    salt = b"0123456789ab"
+    password = base64.b64encode(hashlib.pbkdf2_hmac("sha512", b"secret", salt, 101)).decode()
+    me = {"username": "me", "salt": base64.b64encode(salt).decode(), "password": password, "iterations": 101}
+    allowed = {"publishClientSend": True, "publishClientReceive": True, "subscribe": False, "unsubscribe": True}
+    rights = tmp_path / "rights.json"
+    rights.write_text(json.dumps({"defaultACLAccess": allowed, "clients": [me], "groups": [], "roles": []}))
+    broker = mosquitto("allow_anonymous false", f"plugin {plugin}", f"plugin_opt_config_file {rights}")
+    connection, _ = connect(port=broker.port, username="me", password="secret")
+    assert connection.wait_ready(10)
+    assert connection.refused == {"plant/#": "Not authorized"}
+
+
+@pytest.mark.mosquitto
+def test_a_kept_session_delivers_what_came_meanwhile_and_is_not_subscribed_to_again(mosquitto_broker, connect) -> None:
+    first, _ = connect(port=mosquitto_broker.port, session=60)
+    assert first.wait_ready(10)
+    first.close()
+    with Heard(mosquitto_broker.port, "t/#") as other:
+        other.client.publish("plant/a/x", b"1", 1).wait_for_publish(5)
+        second, inbox = connect(port=mosquitto_broker.port, session=60, subscribed=first.subscribed)
+        assert inbox.wait(10)
+        (message,), (token,), _ = inbox.drain()
+        assert (message.payload, second.counters()["resumed"]) == (b"1", 1)
+        second.acknowledge([token])
+        second.close()
+        third, inbox = connect(port=mosquitto_broker.port, session=60, subscribed=first.subscribed)
+        assert third.wait_ready(10)
+        assert len(inbox) == 0
+
+
+@pytest.mark.mosquitto
+def test_what_is_not_acknowledged_comes_again_and_is_recognised(mosquitto_broker, connect) -> None:
+    seen = Redelivered()
+    first, inbox = connect(port=mosquitto_broker.port, session=60)
+    assert first.wait_ready(10)
+    with Heard(mosquitto_broker.port, "t/#") as other:
+        for i in range(30):
+            other.client.publish("plant/a/x", b"same" if i % 2 else str(i).encode(), 1)
+        taken: list[bool] = []
+        while len(taken) < 30:
+            assert inbox.wait(10)
+            messages, tokens, _ = inbox.drain()
+            taken += [seen.seen(token.mid, m) for m, token in zip(messages, tokens, strict=True)]
+        assert not any(taken)
+        first.close()
+        _, inbox = connect(port=mosquitto_broker.port, session=60, subscribed=first.subscribed)
+        again: list[bool] = []
+        while len(again) < 30:
+            assert inbox.wait(10)
+            messages, tokens, _ = inbox.drain()
+            again += [seen.seen(token.mid, m) for m, token in zip(messages, tokens, strict=True)]
+        assert all(again)
+        assert seen.count == 30
+
+
+@pytest.mark.mosquitto
+def test_filters_that_are_gone_are_unsubscribed_from_in_a_kept_session(mosquitto_broker, connect) -> None:
+    old, _ = connect(port=mosquitto_broker.port, session=60)
+    assert old.wait_ready(10)
+    old.close()
+    inbox = Inbox(10)
+    new = Connection(
+        BrokerOptions(port=mosquitto_broker.port, session=60), filters=["home/#"], inbox=inbox,
+        subscribed=old.subscribed, backoff=0.05,
+    )  # fmt: skip
+    new.start()
+    try:
+        assert new.wait_ready(10)
+        with Heard(mosquitto_broker.port, "t/#") as other:
+            other.client.publish("plant/a/x", b"1", 1).wait_for_publish(5)
+            other.client.publish("home/a", b"2", 1).wait_for_publish(5)
+            assert inbox.wait(10)
+        assert [m.topic for m in inbox.drain().messages] == ["home/a"]
+    finally:
+        new.close()
 
 
 def test_a_port_that_is_taken_is_an_error_with_a_remedy(amqtt_broker: EmbeddedBroker) -> None:
     with pytest.raises(BrokerError, match="choose another --port"), EmbeddedBroker(amqtt_broker.port):
         pass
-
-
-def test_a_full_inbox_sheds_the_oldest_and_keeps_them_for_the_accounts() -> None:
-    inbox = Inbox(2)
-    for i in range(5):
-        inbox.put(Message(f"t{i}", b"", i))
-    messages, shed = inbox.drain()
-    assert [m.topic for m in messages] == ["t3", "t4"]
-    assert [m.topic for m in shed] == ["t0", "t1", "t2"]
-    assert inbox.drain() == ([], [])
-    assert inbox.wait(0) is False

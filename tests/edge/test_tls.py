@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Mosquitto, missing
-from transom.edge.mqtt import check_connection
+from transom.edge.wire import check_connection
 from transom.errors import BrokerError
 from transom.settings import load_settings
 

@@ -20,7 +20,7 @@ T0 = 1_700_000_000_000
 
 def watched(seed: int, seconds: float) -> tuple[list[Fault], list[Told], View]:
     """A demo without a broker: the plant through the very pipeline, in event time."""
-    pipeline = build_pipeline(_settings(1883, "/nonexistent"))
+    pipeline = build_pipeline(_settings(1883, "/nonexistent")).pipeline
     plant, faults, raised, view = Plant(seed), list(schedule(seconds)), [], View({"temperature": "°C"}, "a headline")
     for beat in range(int(seconds * RATE)):
         now = beat / RATE

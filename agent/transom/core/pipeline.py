@@ -3,7 +3,7 @@
 The same messages in any batches give the same events. No clock, no socket, no disk: `now` is an input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,13 +40,15 @@ class Turn(NamedTuple):
     """All that the outside does to a pipeline at once; the same turns make the same pipeline.
 
     now: ms since 1970 when the clock was looked at, else None; jump: ms by which the clock has jumped since; shed:
-    messages, without their payload, that had to be dropped before they were decoded.
+    how many messages, by topic, had to be dropped before they were decoded; refused: messages that cannot be
+    processed, with the reason.
     """
 
     messages: Sequence[Message] = ()
     now: int | None = None
     jump: int = 0
-    shed: Sequence[Message] = ()
+    shed: dict[str, int] | None = None
+    refused: Sequence[tuple[Message, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,8 @@ class Pipeline:
                 stream.grid.shift(turn.jump * 1000)
         if turn.shed:
             self.shed(turn.shed)
+        for message, reason in turn.refused:
+            self._refuse(message, reason)
         return self.process(turn.messages, turn.now)
 
     def process(self, messages: Sequence[Message], now: int | None = None) -> Events:
@@ -215,11 +219,20 @@ class Pipeline:
             events.extend(stream.flush())
         return events
 
-    def shed(self, messages: Sequence[Message]) -> None:
-        """Accounts for messages that had to be dropped before they were decoded: each counts as one reading."""
-        for topic, payload, received, _ in messages:
-            for stream, _route in self._routes.get(topic) or self._resolve(topic, payload, received * 1000):
-                stream.shed += 1
+    def shed(self, topics: Mapping[str, int]) -> None:
+        """Accounts for messages, by topic, dropped before they were decoded: each counts as one reading."""
+        for topic, count in topics.items():
+            for stream, _route in self._routes.get(topic) or self._resolve(topic, b"", 0):
+                stream.shed += count
+
+    def _refuse(self, message: Message, reason: str) -> None:
+        topic, payload, received, _ = message
+        for stream, _route in self._routes.get(topic) or self._resolve(topic, payload, received * 1000):
+            stream.intake.refuse("payload", topic, payload, received * 1000, reason)
+
+    def fresh(self) -> "Pipeline":
+        """An empty pipeline with the same streams and models."""
+        return Pipeline([(s.spec, s.model) for s in self.streams.values()], self.own_prefix)
 
     def _resolve(self, topic: str, payload: bytes, received: int) -> tuple[tuple[Stream, Route], ...]:
         """Which streams a topic belongs to. Remembered, but for topics that would make memory grow without bound."""

@@ -6,6 +6,7 @@ Opens model files; talks to no broker.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
@@ -81,9 +82,17 @@ def stream_spec(name: str, stream: StreamSettings, manifest: Manifest) -> Stream
     )
 
 
-def build_pipeline(settings: Settings) -> Pipeline:
-    """Loads each model once and joins it with its streams. Raises SettingsError holding every problem."""
-    problems: list[TransomError] = []
+class Assembly(NamedTuple):
+    """broken: streams that cannot run, with the reason."""
+
+    pipeline: Pipeline
+    broken: dict[str, TransomError]
+
+
+def build_pipeline(settings: Settings) -> Assembly:
+    """Loads each model once and joins it with its streams. A stream that cannot run leaves the others to run; raises
+    SettingsError, holding every problem, when none can."""
+    broken: dict[str, TransomError] = {}
     streams: list[tuple[StreamSpec, Model]] = []
     models: dict[tuple[Path, str | None], Model] = {}
     for name, stream in settings.streams.items():
@@ -93,12 +102,12 @@ def build_pipeline(settings: Settings) -> Pipeline:
                 models[key] = torchscript.load(key[0], sha256=key[1], threads=settings.agent.threads)
             streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
         except ModelError as error:
-            problems.append(ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy))
+            broken[name] = ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy)
         except TransomError as error:
-            problems.append(error)
-    if problems:
-        raise SettingsError(problems)
-    return Pipeline(streams, own_prefix=f"{settings.base}/")
+            broken[name] = error
+    if broken and not streams:
+        raise SettingsError(list(broken.values()))
+    return Assembly(Pipeline(streams, own_prefix=f"{settings.base}/"), broken)
 
 
 def describe(pipeline: Pipeline) -> Sequence[dict[str, object]]:

@@ -1,46 +1,116 @@
 """The bounded queue between the network thread and the pipeline. Messages in, all that has arrived out.
 
-Never blocks the network: over the limit the oldest message is shed, and kept apart so that it can be accounted for.
+Over its limit a message that the broker will not send again sheds the oldest of its kind, which is counted by topic;
+one that waits for an acknowledgement (it has a token) is never shed: whoever puts it waits for room.
 """
 
+import heapq
 import threading
-from collections import deque
+from collections import Counter, deque
+from typing import NamedTuple
 
 from transom.core.pipeline import Message
 
 MOST = 65_536  # messages of one drain, so that a batch fits into memory
+LARGEST = 256 << 20  # bytes of payload that may wait
+FULL = 0.8  # share of the limit from which the agent calls itself overloaded
+TOPICS = 100_000  # topics by which shed messages are counted; those of more are counted together
+
+
+class Token(NamedTuple):
+    """With which a message is acknowledged: the connection that it came by and its packet id."""
+
+    session: int
+    mid: int
+
+
+class Drained(NamedTuple):
+    """messages and their tokens (None for QoS 0), oldest first; shed: how many by topic."""
+
+    messages: list[Message]
+    tokens: list[Token | None]
+    shed: dict[str, int]
+
+
+_Entry = tuple[int, Message, Token | None]
 
 
 class Inbox:
     """One thread puts, one drains."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._messages: deque[Message] = deque()
-        self._shed: list[Message] = []
-        self._arrived = threading.Condition()
+    def __init__(self, limit: int, largest: int = LARGEST) -> None:
+        """limit: messages; largest: bytes of payload."""
+        self._limit, self._largest = limit, largest
+        self._fleeting: deque[_Entry] = deque()  # QoS 0, in order of arrival
+        self._lasting: deque[_Entry] = deque()  # QoS 1, in order of arrival
+        self._count = self._bytes = 0
+        self._shed: Counter[str] = Counter()
+        self._changed = threading.Condition()
+        self._fullest = 0.0
 
-    def put(self, message: Message) -> None:
-        with self._arrived:
-            if len(self._messages) >= self._limit:
-                self._shed.append(self._messages.popleft()._replace(payload=b""))
-            self._messages.append(message)
-            self._arrived.notify()
+    def put(self, message: Message, token: Token | None = None) -> bool:
+        """False, with nothing taken, when there is no room for a message that has a token."""
+        with self._changed:
+            while self._full(len(message.payload)):
+                if token is not None:
+                    self._fullest = 1.0
+                    return False
+                if not self._fleeting:
+                    self._drop(message.topic)
+                    return True
+                _, oldest, _ = self._fleeting.popleft()
+                self._bytes -= len(oldest.payload)
+                self._drop(oldest.topic)
+            self._count += 1
+            self._bytes += len(message.payload)
+            (self._fleeting if token is None else self._lasting).append((self._count, message, token))
+            self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
+            self._changed.notify_all()
+        return True
 
     def wait(self, timeout: float) -> bool:
         """True as soon as there is a message, False after `timeout` seconds without one."""
-        with self._arrived:
-            return self._arrived.wait_for(lambda: bool(self._messages), timeout)
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self) > 0, timeout)
 
-    def drain(self) -> tuple[list[Message], list[Message]]:
-        """Everything that has arrived, at most MOST, and what was shed since the last call; both oldest first."""
-        with self._arrived:
-            shed, self._shed = self._shed, []
-            if len(self._messages) <= MOST:
-                messages, self._messages = list(self._messages), deque()
+    def wait_room(self, timeout: float) -> bool:
+        """True as soon as there is room, False after `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._full(0), timeout)
+
+    def drain(self) -> Drained:
+        """What has arrived, at most MOST messages, and what was shed since the last call."""
+        with self._changed:
+            shed, self._shed = dict(self._shed), Counter()
+            entries: list[_Entry]
+            if len(self) <= MOST:
+                fleeting, lasting = self._fleeting, self._lasting
+                self._fleeting, self._lasting = deque(), deque()
+                entries = list(heapq.merge(fleeting, lasting)) if fleeting and lasting else [*fleeting, *lasting]
+                self._bytes = 0
             else:
-                messages = [self._messages.popleft() for _ in range(MOST)]
-        return messages, shed
+                entries = [self._oldest() for _ in range(MOST)]
+                self._bytes -= sum(len(m.payload) for _, m, _ in entries)
+            self._changed.notify_all()
+        return Drained([m for _, m, _ in entries], [t for _, _, t in entries], shed)
+
+    def overloaded(self) -> bool:
+        """True when it has been nearly full since this was last asked."""
+        with self._changed:
+            fullest, self._fullest = self._fullest, len(self) / self._limit
+        return fullest >= FULL
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._fleeting) + len(self._lasting)
+
+    def _full(self, more: int) -> bool:
+        return len(self) >= self._limit or (self._bytes + more > self._largest and len(self) > 0)
+
+    def _oldest(self) -> _Entry:
+        if not self._lasting or (self._fleeting and self._fleeting[0][0] < self._lasting[0][0]):
+            return self._fleeting.popleft()
+        return self._lasting.popleft()
+
+    def _drop(self, topic: str) -> None:
+        self._fullest = 1.0
+        self._shed[topic if topic in self._shed or len(self._shed) < TOPICS else ""] += 1

@@ -4,7 +4,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,25 @@ def health(
         "latency_ms": {"p50": p50, "p95": p95, "p99": p99}, "unmatched": strangers,
         "connection": dict(connection), "streams": {name: dict(counts) for name, counts in accounts.items()},
     }  # fmt: skip
+
+
+_LOSSES = {
+    "invalid": "refused as invalid",
+    "late": "too late",
+    "duplicate": "duplicate",
+    "shed": "dropped before they were read",
+    "missing": "never arrived, by the sensors' rhythm or numbers",
+}
+
+
+def losses(accounts: Mapping[str, Mapping[str, int]], before: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """One line a stream that lost readings since `before`, with how many and why."""
+    for name, counts in accounts.items():
+        then = before.get(name, {})
+        new = {key: counts[key] - then.get(key, 0) for key in _LOSSES}
+        said = [f"{count} {_LOSSES[key]}" for key, count in new.items() if count > 0]
+        if said:
+            yield f"streams.{name}: of {counts['received'] - then.get('received', 0)} readings {', '.join(said)}"
 
 
 def info(version: str, streams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The run loop: drain, process, publish, and now and then say how it goes. One thread owns all state of the pipeline.
+"""The run loop: drain, process, keep, publish, and now and then say how it goes. One thread owns all state.
 
 Settings and a pipeline in, publications out. Ends within seconds of `stop`, with everything saved.
 """
@@ -6,91 +6,278 @@ Settings and a pipeline in, publications out. Ends within seconds of `stop`, wit
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from transom import __version__
 from transom.core.events import Events
-from transom.core.pipeline import Pipeline
+from transom.core.pipeline import Message, Turn
 from transom.dialects.plain import Publication, publications
-from transom.edge import observe, state
-from transom.edge.assembly import describe
-from transom.edge.inbox import Inbox
-from transom.edge.mqtt import Connection, broker_options
+from transom.edge import observe
+from transom.edge.assembly import Assembly, describe
+from transom.edge.clock import Clock
+from transom.edge.inbox import Drained, Inbox, Token
+from transom.edge.journal import Journal
+from transom.edge.keeper import Keeper
+from transom.edge.mqtt import Connection
+from transom.edge.outbox import Outbox
+from transom.edge.redelivered import Mark, mark_of
+from transom.edge.reload import Reload
+from transom.edge.wire import broker_options
+from transom.errors import TransomError
 from transom.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TURN = 0.25  # seconds without a message after which idle series are looked for
+TURN = 0.25  # seconds without a message after which idle series are looked for, and seconds between two such looks
 SHUTDOWN = 5.0  # seconds that a clean end may take
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
+POISONS = 8  # messages of one turn that may be unprocessable before the agent gives up
+MOST_LOGGED = 3  # causes of refused readings told of in one line
 
 
 class Agent:
     """Runs one pipeline against one broker."""
 
     def __init__(
-        self, settings: Settings, pipeline: Pipeline, on_events: Callable[[Events, int], None] | None = None
-    ) -> None:
+        self, settings: Settings, assembly: Assembly, on_events: Callable[[Events, int], None] | None = None,
+        reload: Reload | None = None,
+    ) -> None:  # fmt: skip
         """on_events: told of each batch of events with the present (ms since 1970), in the run loop's thread."""
-        self.settings, self.pipeline, self._on_events = settings, pipeline, on_events
+        self.settings, self.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
+        self._on_events, self._reload = on_events, reload
         self.base = settings.base
         self.latencies = observe.Latencies()
         self.ready = threading.Event()
-        self._inbox = Inbox(settings.agent.inbox)
+        a = settings.agent
+        self._inbox = Inbox(a.inbox)
+        journal = None if a.durability == "none" else Journal(a.state, a.durability)
+        self._keeper = Keeper(journal, a.commit_every / 1000)
+        self._outbox = Outbox(a.outbox, a.max_age, journal.waiting if journal else lambda *_: ())
+        self._connection: Connection | None = None
+        self._clock = Clock()
+        self._away_since: int | None = None  # ms, since when the broker is away
+        self._ticked = 0.0
+        self._poisoned = 0
+        self._overloaded = False
+        self._told: dict[str, dict[str, int]] = {}  # accounts when they were last logged
+        self._state = ""
         self._started = time.monotonic()
-        self._connection = Connection(
-            broker_options(settings),
-            filters=pipeline.filters,
-            inbox=self._inbox,
-            will=self._status("offline"),
-            birth=lambda: [self._status("online"), self._info()],
-        )
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop` is set; then what has arrived is processed, saved and told before it returns."""
         self._restore()
-        self._connection.start()
+        connection = self._connect(self._subscriptions())
         next_health = time.monotonic() + self.settings.agent.health_every / 1000
         try:
             while not stop.is_set():
-                self._inbox.wait(TURN)
-                self._turn()
-                if not self.ready.is_set() and self._connection.wait_ready(0):
+                due = self._keeper.wait()
+                self._inbox.wait(TURN if due is None else min(TURN, due))
+                self._turn(self._inbox.drain())
+                connection = self._reloaded()
+                if not self.ready.is_set() and connection.ready:
                     self.ready.set()
                     log.info("ready: watching %s on %s", ", ".join(self.pipeline.filters), self.settings.broker.host)
+                if self._keeper.retry_due:
+                    self._try_again()
+                if self._status_word() != self._state:
+                    self._say_status()
                 if time.monotonic() >= next_health:
-                    self._connection.publish([self._health()])
+                    self._say_health()
                     next_health += self.settings.agent.health_every / 1000
         finally:
             self._close()
 
-    def _turn(self) -> None:
-        messages, shed = self._inbox.drain()
-        if shed:
-            self.pipeline.shed(shed)
-        now = now_ms()
-        events = self.pipeline.process(messages, now)
-        self._connection.publish(publications(events, self.base))
+    def _turn(self, drained: Drained) -> None:
+        assert self._connection is not None
+        messages, tokens, again, marks = self._unseen(drained)
+        now, jump = self._clock.look()
+        turn = Turn(messages, self._tick(now, bool(messages)), jump + self._absence(now), drained.shed)
+        turn, events = self._process(turn)
+        out = list(publications(events, self.base))
+        alerts = [p for p in out if p.qos]
+        self._outbox.predict((p for p in out if not p.qos), now, self._connection)
         if messages:
-            done = now_ms()
+            done = time.time_ns() // 1_000_000
             self.latencies.add([done - m.received for m in messages])
+        if messages or again or alerts or events.moved or turn.jump or turn.shed or turn.refused:
+            self._keeper.add(turn, [*tokens, *again], marks, alerts)
+        if self._keeper.wait() == 0.0:
+            self._commit()
+        self._outbox.flush(now, self._connection)
         if self._on_events is not None:
             self._on_events(events, now)
 
+    def _unseen(self, drained: Drained) -> tuple[list[Message], list[Token], list[Token], list[Mark]]:
+        """Messages that are new, with tokens and marks; tokens of those that came again and are only acknowledged."""
+        messages: list[Message] = []
+        tokens: list[Token] = []
+        again: list[Token] = []
+        marks: list[Mark] = []
+        for message, token in zip(drained.messages, drained.tokens, strict=True):
+            if token is not None:
+                if self._keeper.redelivered.seen(token.mid, message):
+                    again.append(token)
+                    continue
+                tokens.append(token)
+                marks.append(mark_of(token.mid, message))
+            messages.append(message)
+        return messages, tokens, again, marks
+
+    def _tick(self, now: int, busy: bool) -> int | None:
+        """The present, when it is time to look for idle series: never while the broker is away, for then silence says
+        nothing of the sensors, and not before what waited at the broker has arrived."""
+        assert self._connection is not None
+        present = time.monotonic()
+        if present - self._ticked < TURN or not self._connection.ready or self._away_since is not None:
+            return None
+        if busy and len(self._inbox) > 0:
+            return None
+        self._ticked = present
+        return now
+
+    def _absence(self, now: int) -> int:
+        """ms for which the broker was away, once it is back."""
+        assert self._connection is not None
+        if not self._connection.ready:
+            if self._away_since is None:
+                self._away_since = now
+            return 0
+        if self._away_since is None:
+            return 0
+        gone, self._away_since = max(0, now - self._away_since), None
+        self._ticked = time.monotonic() + TURN  # what waited at the broker comes first
+        return gone
+
+    def _process(self, turn: Turn) -> tuple[Turn, Events]:
+        """The events of a turn. A message that no code of ours can digest is set aside, and the rest goes on."""
+        try:
+            return turn, self.pipeline.take(turn)
+        except Exception as error:
+            if not turn.messages or self._poisoned >= POISONS:
+                raise
+            log.exception("a message cannot be processed (%s): looking for it", type(error).__name__)
+        self._poisoned += 1
+        good, bad = self._sifted(turn, list(turn.messages))
+        cleaned = turn._replace(messages=good, refused=bad)
+        self._rebuild()
+        return cleaned, self.pipeline.take(cleaned)
+
+    def _sifted(self, turn: Turn, messages: list[Message]) -> tuple[list[Message], list[tuple[Message, str]]]:
+        """Messages that can be processed together, and those that cannot with the reason: by halves."""
+        self._rebuild()
+        try:
+            self.pipeline.take(turn._replace(messages=messages))
+        except Exception as error:  # noqa: BLE001  # whatever it is, it becomes the reason of a dead letter
+            if len(messages) == 1:
+                reason = f"cannot be processed ({type(error).__name__}: {error})"
+                log.error("%s: %s", messages[0].topic[:200], reason)  # noqa: TRY400
+                return [], [(messages[0], reason)]
+            half = len(messages) // 2
+            left, bad = self._sifted(turn, messages[:half])
+            right, worse = self._sifted(turn, messages[half:])
+            return left + right, bad + worse
+        return messages, []
+
+    def _rebuild(self) -> None:
+        self.pipeline = self.pipeline.fresh()
+        self._keeper.rebuild(self.pipeline)
+
+    def _commit(self) -> None:
+        assert self._connection is not None
+        subscribed = self._connection.subscribed
+        if subscribed is not None and len(subscribed) == len(self.pipeline.filters):
+            self._keep_note("subscribed", [self.settings.broker.host, self.settings.broker.port, subscribed])
+        committed = self._keeper.commit(self.pipeline, self._outbox.done())
+        self._outbox.alert(committed.alerts)
+        self._outbox.unsaved(committed.unsaved)
+        self._connection.acknowledge(committed.tokens)
+
+    def _keep_note(self, name: str, value: Any) -> None:
+        if self._noted.get(name) != value:
+            self._noted[name] = value
+            self._keeper.note(name, value)
+
+    def _try_again(self) -> None:
+        rescued = self._outbox.rescue()
+        stored = self._keeper.try_again(self.pipeline, rescued)
+        if stored is None:
+            self._outbox.unsaved(rescued)
+        else:
+            self._outbox.alert(stored)
+
+    # --- beginning, change and end ------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        self._noted: dict[str, Any] = {}
+        fresh, last = self._keeper.start(self.pipeline)
+        for name in fresh:
+            log.warning("streams.%s: starts anew, its model or shape has changed since the state was saved", name)
+        if last is None:
+            return
+        now, _ = self._clock.look()
+        # While the agent was away nobody listened: silence is not counted for that time.
+        jump = Turn(jump=now - last)
+        self.pipeline.take(jump)
+        self._keeper.add(jump, (), (), ())
+        log.info("state restored: %s series", sum(a["series"] for a in self.pipeline.accounts().values()))
+
+    def _subscriptions(self) -> dict[str, int] | None:
+        """What this broker's session is known to hold."""
+        journal = self._keeper.journal
+        if journal is None or self._keeper.problem:
+            return None
+        note = journal.note("subscribed")
+        broker = self.settings.broker
+        return note[2] if note and note[:2] == [broker.host, broker.port] else None
+
+    def _connect(self, subscribed: dict[str, int] | None) -> Connection:
+        connection = self._connection = Connection(
+            broker_options(self.settings), filters=self.pipeline.filters, inbox=self._inbox, subscribed=subscribed,
+            will=self._status("offline"), birth=lambda: [self._status(), self._info()],
+        )  # fmt: skip
+        self._state = self._status_word()
+        connection.start()
+        return connection
+
+    def _reloaded(self) -> Connection:
+        """The connection to go on with, after a change of the configuration if there is one."""
+        assert self._connection is not None
+        change = self._reload.take(self.settings) if self._reload is not None else None
+        if change is None:
+            return self._connection
+        settings, assembly = change
+        self._commit()
+        fresh = assembly.pipeline.restore(self.pipeline.snapshot())
+        other_broker = settings.broker != self.settings.broker
+        self.settings, self.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
+        self._noted.clear()
+        if self._keeper.journal is not None and not self._keeper.problem:
+            self._keeper.snapshot(self.pipeline)  # the turns so far belong to the streams as they were
+        for name in fresh:
+            log.info("streams.%s: new, or its model or shape has changed: it starts anew", name)
+        if other_broker:
+            self._connection.close(self._status("stopped"), 1.0)
+            self._outbox.again()
+            self._connect(None)
+        else:
+            self._connection.watch(self.pipeline.filters)
+            self._connection.publish(self._info())
+        log.info("configuration reloaded: watching %s", ", ".join(self.pipeline.filters))
+        return self._connection
+
     def _close(self) -> None:
         began = time.monotonic()
+        assert self._connection is not None
         self._connection.stop_receiving()
-        self._turn()
-        try:
-            state.save(self.settings.agent.state, self.pipeline.snapshot())
-        except OSError as error:
-            log.error("state %s could not be saved: %s", self.settings.agent.state, error)  # noqa: TRY400
-        self._connection.publish([self._health()])
+        self._turn(self._inbox.drain())
+        self._commit()
+        self._outbox.flush(time.time_ns() // 1_000_000, self._connection)
+        self._keeper.close(self.pipeline)
+        self._connection.publish(self._health())
         self._connection.close(self._status("stopped"), max(0.5, SHUTDOWN - 1.5 - (time.monotonic() - began)))
         accounts = self.pipeline.accounts()
         log.info(
@@ -98,30 +285,65 @@ class Agent:
             sum(a["received"] for a in accounts.values()), sum(a["windows"] for a in accounts.values()),
         )  # fmt: skip
 
-    def _restore(self) -> None:
-        saved = state.load(self.settings.agent.state)
-        if saved is None:
-            return
-        try:
-            fresh = self.pipeline.restore(saved)
-        except (KeyError, TypeError, ValueError) as error:
-            log.error("state %s is of another version (%s): starting without it", self.settings.agent.state, error)  # noqa: TRY400
-            return
-        for name in fresh:
-            log.warning("streams.%s: starts anew, its model or shape has changed since the state was saved", name)
-        log.info("state restored: %s series", sum(a["series"] for a in self.pipeline.accounts().values()))
+    # --- what it says of itself ---------------------------------------------------------------------------------------
 
-    def _status(self, word: str) -> Publication:
-        return Publication(f"{self.base}/status", msgspec.json.encode({"state": word}), 1, retain=True)
+    def _status_word(self) -> str:
+        assert self._connection is not None
+        return "\n".join(self._problems())
+
+    def _problems(self) -> list[str]:
+        problems = [f"{error.place}: {error.problem}" for error in self.broken.values()]
+        if self._keeper.problem:
+            problems.append(f"the journal is off: {self._keeper.problem}")
+        if self._connection is not None:
+            problems += [f"not subscribed to {f}: {reason}" for f, reason in sorted(self._connection.refused.items())]
+        return problems
+
+    def _status(self, word: str = "online") -> Publication:
+        body: dict[str, Any] = {"state": word}
+        if word == "online" and (problems := self._problems()):
+            body["problems"] = problems
+        return Publication(f"{self.base}/status", msgspec.json.encode(body), 1, retain=True)
+
+    def _say_status(self) -> None:
+        assert self._connection is not None
+        if self._connection.publish(self._status()) is not None:
+            self._state = self._status_word()
 
     def _info(self) -> Publication:
-        body = observe.info(__version__, describe(self.pipeline))
+        body = observe.info(__version__, [*describe(self.pipeline), *_unwell(self.broken)])
         return Publication(f"{self.base}/info", msgspec.json.encode(body), 1, retain=True)
 
+    def _say_health(self) -> None:
+        assert self._connection is not None
+        overloaded = self._inbox.overloaded()
+        if overloaded != self._overloaded:
+            log.warning("overloaded: the inbox is nearly full") if overloaded else log.info("no longer overloaded")
+        self._overloaded = overloaded
+        accounts = self.pipeline.accounts()
+        for line in observe.losses(accounts, self._told):
+            log.warning("%s", line)
+        self._told = accounts
+        self._connection.publish(self._health())
+
     def _health(self) -> Publication:
+        assert self._connection is not None
+        keeper = self._keeper
         body = observe.health(
             accounts=self.pipeline.accounts(), strangers=self.pipeline.strangers, latencies=self.latencies,
-            connection=self._connection.counters(), inbox=len(self._inbox),
-            uptime=time.monotonic() - self._started,
+            connection=self._connection.counters() | {"redelivered": keeper.redelivered.count},
+            inbox=len(self._inbox), uptime=time.monotonic() - self._started,
         )  # fmt: skip
+        body |= {
+            "overloaded": self._overloaded, "outbox": self._outbox.waiting | self._outbox.counts,
+            "journal": {
+                "on": keeper.journal is not None and not keeper.problem, "commits": keeper.commits,
+                "snapshots": keeper.snapshots, "bytes": keeper.journal.bytes if keeper.journal else 0,
+            },
+            "clock_steps": self._clock.steps,
+        }  # fmt: skip
         return Publication(f"{self.base}/health", msgspec.json.encode(body), 0, retain=True)
+
+
+def _unwell(broken: dict[str, TransomError]) -> Sequence[dict[str, object]]:
+    return [{"stream": name, "error": f"{e.place}: {e.problem}"} for name, e in broken.items()]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Secret
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from transom.settings import rules
-from transom.settings.quantities import PositiveDuration, Whole
+from transom.settings.quantities import Duration, PositiveDuration, Whole
 from transom.settings.streams import Line, Section, StreamSettings
 
 ENV_PREFIX = "TRANSOM_"
@@ -52,10 +52,27 @@ class AgentSettings(Section):
     health_every: PositiveDuration = Field(
         default=30_000, description="Duration between two messages on transom/<id>/health."
     )
+    durability: Annotated[Literal["process", "power", "none"], BeforeValidator(rules.lower)] = Field(
+        default="process",
+        description='What readings and alerts survive: "process" a crash or kill of the agent, "power" also a power '
+        'cut (every commit waits for the disk), "none" nothing (no journal is written).',
+    )
+    commit_every: PositiveDuration = Field(
+        default=1_000,
+        description="Duration that a few messages wait to be written together, and to be acknowledged. "
+        "Many messages, or an alert, are written at once.",
+    )
     inbox: Whole = Field(
         default=100_000,
         ge=1,
-        description="Messages that may wait for the pipeline; more are dropped and counted as shed.",
+        description="Messages that may wait for the pipeline. At QoS 1 more are left to the broker; "
+        "at QoS 0 the oldest are dropped and counted as shed.",
+    )
+    outbox: Whole = Field(
+        default=10_000, ge=0, description="Predictions that may wait for the broker. Alerts wait on disk, all of them."
+    )
+    max_age: PositiveDuration = Field(
+        default=300_000, description="Duration after which a prediction that waits for the broker is not sent any more."
     )
     threads: Whole = Field(
         default=1, ge=1, le=256, description="Threads of the models. One is fastest for small models."
@@ -114,7 +131,8 @@ class BrokerSettings(Section):
         default=1,
         ge=0,
         le=2,
-        description="Quality of service of the subscriptions: 0 at most, 1 at least, 2 exactly once.",
+        description="Quality of service of the subscriptions: 0 at most once; 1 at least once, and what comes again is "
+        "recognised. 2 is subscribed to as 1: a crash between its handshakes would lose a message.",
     )
     username: Line | None = Field(default=None, examples=["transom"], description="Name to log in with.")
     password: SecretStr | None = Field(
@@ -137,6 +155,11 @@ class BrokerSettings(Section):
     )
     keepalive: Annotated[PositiveDuration, AfterValidator(rules.keepalive)] = Field(
         default=60_000, description="Duration of silence after which the connection is probed, 1s to 65535s."
+    )
+    session: Duration = Field(
+        default=86_400_000,
+        description="Duration that the broker keeps messages for the agent while it is away (MQTT 5; with 3.1.1 the "
+        "broker decides). 0: nothing is kept, each connection begins anew.",
     )
     tls: TlsSettings = Field(default_factory=TlsSettings)
 

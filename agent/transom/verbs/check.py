@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             problems.append(_at_key(error, f"{args.config}: streams.{name}" if args.config else f"streams.{name}"))
     greeting = ""
     if args.connect and reading.settings:
-        from transom.edge.mqtt import check_connection  # only here is the network wanted
+        from transom.edge.wire import check_connection  # only here is the network wanted
 
         try:
             greeting = check_connection(reading.settings)

@@ -61,7 +61,8 @@ def _settings(port: int, state: str) -> Settings:
     common = {"model": "universal", "false_alarms": "6/day"}
     units = {"temperature": "°C", "vibration": "mm/s", "pressure": "bar", "flow": "l/min"}
     return load_settings(None, {
-        "agent": {"id": "demo", "state": state}, "broker": {"host": "127.0.0.1", "port": port, "protocol": "3.1.1"},
+        "agent": {"id": "demo", "state": state},
+        "broker": {"host": "127.0.0.1", "port": port, "protocol": "3.1.1", "session": 0},
         "streams": {
             "pumps": {"topic": "plant/{site}/{device}/{channel}", "no_data": True, "max_gap": "2s", **common,
                       "channels": {name: {"unit": unit} for name, unit in units.items()}},

@@ -21,7 +21,7 @@ from transom.core.pipeline import Message, Pipeline, StreamSpec
 from transom.dialects import plain
 from transom.edge import recordings
 from transom.edge.assembly import build_pipeline, stream_spec
-from transom.errors import RecordingError, TransomError
+from transom.errors import RecordingError, SettingsError, TransomError
 from transom.flags import settings_arguments
 from transom.runtimes import bundle, torchscript
 from transom.settings import Settings, StreamSettings, load_settings
@@ -156,7 +156,10 @@ def _recorded_pipeline(settings: Settings, args: argparse.Namespace, path: Path)
     if args.model is not None:
         models = {f"streams.{name}.model": args.model for name in settings.streams}
         settings = load_settings(args.config, args.overrides | models)
-    return build_pipeline(settings)
+    assembly = build_pipeline(settings)
+    if assembly.broken:
+        raise SettingsError(list(assembly.broken.values()))
+    return assembly.pipeline
 
 
 def _recorded(path: Path, pipeline: Pipeline, progress: Progress) -> Iterator[Events]:

@@ -8,6 +8,7 @@ from types import FrameType
 
 from transom.edge import logs
 from transom.edge.assembly import build_pipeline
+from transom.edge.reload import Reload
 from transom.edge.service import Agent
 from transom.flags import settings_arguments
 from transom.settings import load_settings
@@ -28,7 +29,10 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings(args.config, args.overrides)
     logs.set_up(settings.agent.log_level)
     stop = threading.Event()
-    pipeline = build_pipeline(settings)
+    assembly = build_pipeline(settings)
+    for error in assembly.broken.values():
+        log.error("a stream is left out: %s", error)
+    reload = Reload(lambda: load_settings(args.config, args.overrides), settings.config)
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         log.info("%s: finishing", signal.Signals(number).name)
@@ -36,5 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    Agent(settings, pipeline).run(stop)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: reload.ask())
+    Agent(settings, assembly, reload=reload).run(stop)
     return 0

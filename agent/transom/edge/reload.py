@@ -1,0 +1,88 @@
+"""A changed configuration: noticed, read, built beside the old one, and handed over when it is ready.
+
+Reads the file and loads models in a thread of its own; a configuration that is refused changes nothing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from transom.edge.assembly import Assembly, build_pipeline
+from transom.errors import SettingsError, TransomError
+from transom.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOK = 2.0  # seconds between looks at the file
+FIXED = ("id", "state", "durability")  # of the agent: a change of these takes a restart
+
+
+class Reload:
+    """read: gives the settings as they are configured now, or raises TransomError; file: watched for changes."""
+
+    def __init__(self, read: Callable[[], Settings], file: Path | None) -> None:
+        self._read, self._file = read, file
+        self._seen = self._stamp()
+        self._asked = threading.Event()
+        self._looked = 0.0
+        self._building: threading.Thread | None = None
+        self._built: tuple[Settings, Assembly] | None = None
+
+    def ask(self) -> None:
+        """Reads again at the next turn; safe in a signal handler."""
+        self._asked.set()
+
+    def take(self, current: Settings) -> tuple[Settings, Assembly] | None:
+        """The new settings and what they make, once; None as long as there is nothing new."""
+        if self._building is not None:
+            if self._building.is_alive():
+                return None
+            self._building = None
+            built, self._built = self._built, None
+            return built
+        if self._wanted():
+            self._building = threading.Thread(target=self._build, args=(current,), name="transom-reload", daemon=True)
+            self._building.start()
+        return None
+
+    def _wanted(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked >= LOOK:
+            self._looked = now
+            stamp = self._stamp()
+            if stamp != self._seen:
+                self._seen = stamp
+                self._asked.set()
+        asked = self._asked.is_set()
+        self._asked.clear()
+        return asked
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            stat = self._file.stat() if self._file is not None else None
+        except OSError:
+            return None  # being replaced, or gone: what runs goes on
+        return (stat.st_mtime_ns, stat.st_size) if stat else None
+
+    def _build(self, current: Settings) -> None:
+        log.info("reading the configuration again")
+        try:
+            settings = self._read()
+            check_fixed(settings, current)
+            self._built = settings, build_pipeline(settings)
+        except SettingsError as error:
+            for problem in error.problems:
+                log.error("the new configuration is refused, the old one goes on: %s", problem)  # noqa: TRY400
+        except TransomError as error:
+            log.error("the new configuration is refused, the old one goes on: %s", error)  # noqa: TRY400
+        except Exception:  # a thread that dies in silence would hide it
+            log.exception("the new configuration is refused, the old one goes on")
+
+
+def check_fixed(settings: Settings, current: Settings) -> None:
+    """Raises TransomError for what cannot change in a running agent."""
+    for key in FIXED:
+        if getattr(settings.agent, key) != getattr(current.agent, key):
+            raise TransomError(f"agent.{key}", "is fixed while the agent runs", "restart the agent to change it")
