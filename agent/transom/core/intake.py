@@ -87,6 +87,8 @@ class Intake:
         channel = found[self._channel_level] if self._channel_level is not None else None
         if "" in parts or channel == "":
             raise PayloadError("a named level of the topic is empty")
+        if not topic.isprintable() and any("\ud800" <= c <= "\udfff" for c in topic):
+            raise PayloadError("the topic is no valid UTF-8")
         base = "/".join(parts) if parts else self.name
         if len(base) + len(channel or "") > LONGEST_NAME:
             raise PayloadError(f"the series' name would be longer than {LONGEST_NAME} characters")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 ON = ("on", "true", "open", "opened", "yes", "1", "active", "detected", "occupied")
 OFF = ("off", "false", "closed", "close", "no", "0", "inactive", "clear", "unoccupied")
 LARGEST = 3.4028234e38  # windows are float32
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+NUMBER = re.compile(r"[ \t\r\n]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[ \t\r\n]*", re.ASCII)
 
 
 class PayloadError(Exception):

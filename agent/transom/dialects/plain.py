@@ -88,7 +88,8 @@ def alert_body(alert: Alert) -> dict[str, Any]:
 
 def letter_body(letter: DeadLetter) -> dict[str, Any]:
     return {
-        "topic": letter.topic, "reason": letter.reason, "bytes": len(letter.payload),
+        "topic": letter.topic.encode("utf-8", "replace").decode(), "reason": letter.reason,
+        "bytes": len(letter.payload),
         "payload": base64.b64encode(letter.payload[:LONGEST_LETTER]).decode(),
     }  # fmt: skip
 

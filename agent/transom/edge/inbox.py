@@ -1,7 +1,7 @@
 """The bounded queue between the network thread and the pipeline. Messages in, all that has arrived out.
 
 Over its limit a message that the broker will not send again sheds the oldest of its kind, which is counted by topic;
-one that waits for an acknowledgement (it has a token) is never shed: whoever puts it waits for room.
+one that waits for an acknowledgement (it has a token) is never shed: whoever puts it stops reading until there is room.
 """
 
 import heapq
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from transom.core.pipeline import Message
 
-MOST = 65_536  # messages of one drain, so that a batch fits into memory
+MOST = 8192  # messages of one drain: more would keep the loop from saying how it goes
 LARGEST = 256 << 20  # bytes of payload that may wait
 FULL = 0.8  # share of the limit from which the agent calls itself overloaded
 TOPICS = 100_000  # topics by which shed messages are counted; those of more are counted together
@@ -48,16 +48,15 @@ class Inbox:
         self._changed = threading.Condition()
         self._fullest = 0.0
 
-    def put(self, message: Message, token: Token | None = None) -> bool:
-        """False, with nothing taken, when there is no room for a message that has a token."""
+    def put(self, message: Message, token: Token | None = None) -> None:
+        """Takes a message, also over the limit when it has a token; sheds the oldest without one for it."""
         with self._changed:
             while self._full(len(message.payload)):
-                if token is not None:
-                    self._fullest = 1.0
-                    return False
                 if not self._fleeting:
+                    if token is not None:
+                        break
                     self._drop(message.topic)
-                    return True
+                    return
                 _, oldest, _ = self._fleeting.popleft()
                 self._bytes -= len(oldest.payload)
                 self._drop(oldest.topic)
@@ -66,12 +65,17 @@ class Inbox:
             (self._fleeting if token is None else self._lasting).append((self._count, message, token))
             self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
             self._changed.notify_all()
-        return True
 
     def wait(self, timeout: float) -> bool:
         """True as soon as there is a message, False after `timeout` seconds without one."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self) > 0, timeout)
+
+    @property
+    def full(self) -> bool:
+        """True when nothing more should be read that would have to be kept."""
+        with self._changed:
+            return self._full(0)
 
     def wait_room(self, timeout: float) -> bool:
         """True as soon as there is room, False after `timeout` seconds."""

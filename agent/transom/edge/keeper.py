@@ -203,6 +203,16 @@ class Keeper:
         log.info("state %s can be written again: the journal is on", self.journal.path)
         return list(zip(ids, rescued, strict=True))
 
+    def waiting(self, after: int, limit: int) -> Sequence[tuple[int, Publication]]:
+        """Alerts on disk that the broker does not have, with ids above `after`."""
+        if self.journal is None or self.problem:
+            return ()
+        try:
+            return self.journal.waiting(after, limit)
+        except sqlite3.Error as error:
+            self._switch_off(error)
+            return ()
+
     @property
     def retry_due(self) -> bool:
         return bool(self.problem) and time.monotonic() >= self._retry

@@ -58,4 +58,6 @@ def set_up(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     root.propagate = False
-    logging.getLogger("transom.paho").setLevel(logging.WARNING)
+    logging.getLogger("transom.paho").setLevel(
+        level.upper() if level == "debug" else logging.CRITICAL
+    )  # we say it better

@@ -26,7 +26,8 @@ BACKOFF = 1.0  # seconds, the first pause
 LONGEST = 30.0  # seconds, the longest pause
 UNDECIDED = 2.0  # seconds for a broker that has never answered in MQTT 5
 OLDER = "the broker speaks no MQTT 5"
-UNWRITTEN = 10_000  # publications that may wait for the socket
+UNWRITTEN = 20_000  # publications that may wait for the socket
+SLOW = 0.25  # seconds that the run loop waits for it, at most
 LOOK = 0.5  # seconds after which the network thread looks whether it should end
 
 _sessions = itertools.count(1)  # over all connections: a packet id means nothing in the next one
@@ -106,6 +107,12 @@ class Connection:
     def can_publish(self) -> bool:
         """True while publications go out and do not pile up before the socket."""
         return self._client.is_connected() and self._handed - self._written < UNWRITTEN
+
+    def wait_writable(self) -> None:
+        """Returns once few publications wait for the socket, or after a moment: who produces faster should wait."""
+        end = time.monotonic() + SLOW
+        while self._handed - self._written > UNWRITTEN // 4 and time.monotonic() < end:
+            time.sleep(0.002)
 
     def confirmed(self) -> list[int]:
         """Packet ids since the last call: QoS 1 that the broker has, QoS 0 that the socket took."""
@@ -192,7 +199,12 @@ class Connection:
         deadline = time.monotonic() + (UNDECIDED if undecided and self._version5 else WIRED)
         while True:
             try:
-                code = self._client.loop(LOOK)
+                if self._inbox.full and self._receiving and self.options.qos:
+                    # Reading stops, and so does the broker when its window is full. Not in the callback: paho holds
+                    # a lock there that writing needs.
+                    code = self._write_only()
+                else:
+                    code = self._client.loop(LOOK)
             except Exception as error:  # noqa: BLE001  # paho raises for packets it cannot parse
                 self._counts["errors"] += 1
                 return plain_reason(error)
@@ -207,6 +219,14 @@ class Connection:
                 if undecided:
                     self._speak(version5=True)
                 return "no answer to the log-in"
+
+    def _write_only(self) -> int:
+        """What `loop` does, but for reading, until there is room in the inbox, for a moment at most."""
+        end = time.monotonic() + LOOK
+        while not self._inbox.wait_room(0.01) and time.monotonic() < end:
+            if self._client.want_write():
+                self._client.loop_write()
+        return int(self._client.loop_misc())
 
     def _on_connect(
         self, client: paho.Client, _data: object, flags: paho.ConnectFlags, reason: ReasonCode, _props: object
@@ -282,13 +302,4 @@ class Connection:
             return
         self._counts["received"] += 1
         taken = Message(topic, bytes(message.payload), time.time_ns() // 1_000_000, message.dup)
-        if not message.qos:
-            self._inbox.put(taken)
-            return
-        token = Token(self._session, message.mid)
-        while not self._inbox.put(taken, token):  # reading stops, and so does the broker when its window is full
-            if self._closing.is_set() or not self._receiving:
-                return  # not acknowledged: it comes again
-            self._inbox.wait_room(LOOK)
-            client.loop_misc()
-            client.loop_write()
+        self._inbox.put(taken, Token(self._session, message.mid) if message.qos else None)

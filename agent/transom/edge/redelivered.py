@@ -7,8 +7,8 @@ import zlib
 from collections import OrderedDict
 
 from transom.core.pipeline import Message
-from transom.edge.wire import WINDOW
 
+REMEMBERED = 32_768  # half of all packet ids: a broker that reuses one has had our acknowledgement of it long since
 Mark = tuple[int, int]  # packet id, checksum of topic and payload
 
 
@@ -17,7 +17,7 @@ def mark_of(mid: int, message: Message) -> Mark:
 
 
 class Redelivered:
-    """The latest WINDOW marks: a broker holds no more for unacknowledged, and reuses no packet id among them."""
+    """The latest marks: more than a broker sends ahead of acknowledgements, fewer than there are packet ids."""
 
     def __init__(self) -> None:
         self._marks: OrderedDict[int, int] = OrderedDict()
@@ -36,7 +36,7 @@ class Redelivered:
         for mid, checksum in marks:
             self._marks[mid] = checksum
             self._marks.move_to_end(mid)
-        while len(self._marks) > WINDOW:
+        while len(self._marks) > REMEMBERED:
             self._marks.popitem(last=False)
 
     def marks(self) -> list[Mark]:

@@ -25,14 +25,14 @@ class Reload:
     def __init__(self, read: Callable[[], Settings], file: Path | None) -> None:
         self._read, self._file = read, file
         self._seen = self._stamp()
-        self._asked = threading.Event()
+        self._asked = False  # no event: a handler that waits for its lock would wait for itself
         self._looked = 0.0
         self._building: threading.Thread | None = None
         self._built: tuple[Settings, Assembly] | None = None
 
     def ask(self) -> None:
         """Reads again at the next turn; safe in a signal handler."""
-        self._asked.set()
+        self._asked = True
 
     def take(self, current: Settings) -> tuple[Settings, Assembly] | None:
         """The new settings and what they make, once; None as long as there is nothing new."""
@@ -43,6 +43,7 @@ class Reload:
             built, self._built = self._built, None
             return built
         if self._wanted():
+            self._seen = self._stamp()
             self._building = threading.Thread(target=self._build, args=(current,), name="transom-reload", daemon=True)
             self._building.start()
         return None
@@ -54,9 +55,8 @@ class Reload:
             stamp = self._stamp()
             if stamp != self._seen:
                 self._seen = stamp
-                self._asked.set()
-        asked = self._asked.is_set()
-        self._asked.clear()
+                self._asked = True
+        asked, self._asked = self._asked, False
         return asked
 
     def _stamp(self) -> tuple[int, int] | None:

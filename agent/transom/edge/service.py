@@ -54,7 +54,7 @@ class Agent:
         self._inbox = Inbox(a.inbox)
         journal = None if a.durability == "none" else Journal(a.state, a.durability)
         self._keeper = Keeper(journal, a.commit_every / 1000)
-        self._outbox = Outbox(a.outbox, a.max_age, journal.waiting if journal else lambda *_: ())
+        self._outbox = Outbox(a.outbox, a.max_age, self._keeper.waiting)
         self._connection: Connection | None = None
         self._clock = Clock()
         self._away_since: int | None = None  # ms, since when the broker is away
@@ -76,6 +76,7 @@ class Agent:
             while not stop.is_set():
                 due = self._keeper.wait()
                 self._inbox.wait(TURN if due is None else min(TURN, due))
+                connection.wait_writable()
                 self._turn(self._inbox.drain())
                 connection = self._reloaded()
                 if not self.ready.is_set() and connection.ready:
@@ -208,6 +209,7 @@ class Agent:
             self._outbox.unsaved(rescued)
         else:
             self._outbox.alert(stored)
+            self._outbox.look_again()
 
     # --- beginning, change and end ------------------------------------------------------------------------------------
 

@@ -1,0 +1,368 @@
+"""Real parts to torture: an agent in a process of its own, a mosquitto, numbered readings, and the accounts of it all.
+
+Used by the tests beside it and by scripts/torture.
+"""
+
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from transom.core.pipeline import Message, Pipeline
+from transom.dialects.plain import publications
+from transom.edge.assembly import build_pipeline
+from transom.settings import load_settings
+
+SERIES = 100
+STEP = 10_000  # ms of event time between two readings of a series: an hour goes by in a minute at 6 a second
+SPIKE = 90.0
+SPIKE_EVERY = 41  # readings; series s has its spikes where its number and theirs agree
+FIRST_SPIKE = 78
+
+AGENT = """\
+[agent]
+id = "gw"
+state = "{state}"
+health_every = "1s"
+{agent}
+[broker]
+host = "{host}"
+port = {port}
+{broker}
+[streams.s]
+topic = "plant/{{device}}/{{channel}}"
+model = "universal"
+threshold = 2.0
+sequence = "n"
+{stream}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@dataclass
+class Broker:
+    """A mosquitto that keeps its sessions on disk, as docs/reliability.md says."""
+
+    folder: Path
+    port: int = 0
+    host: str = "127.0.0.1"
+    save_always: bool = False  # write every change to disk at once: safe against kill -9, and slow with long queues
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Broker":
+        binary = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+        assert binary, "mosquitto is not installed"
+        self.port = self.port or free_port()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "mosquitto.conf"
+        config.write_text(
+            f"listener {self.port} {self.host}\nallow_anonymous true\nuser root\npersistence true\n"
+            f"persistence_location {self.folder}/\n"
+            f"{'autosave_interval 1' if self.save_always else 'autosave_interval 1800'}\n"
+            f"autosave_on_changes {str(self.save_always).lower()}\n"
+            "max_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true\n"
+        )
+        self._process = subprocess.Popen(
+            [str(binary), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_until(lambda: self.up(), 10, "mosquitto does not start")
+        return self
+
+    def up(self) -> bool:
+        try:
+            socket.create_connection((self.host, self.port), 0.2).close()
+        except OSError:
+            return False
+        return True
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+
+def wait_until(there: Callable[[], bool], seconds: float, problem: str, pause: float = 0.02) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, problem
+        time.sleep(pause)
+
+
+class Agent:
+    """`transom run` in a process of its own; started and killed as often as wanted."""
+
+    def __init__(
+        self, folder: Path, port: int, *, host: str = "127.0.0.1", state: Path | None = None, prefix: tuple[str, ...] = (),
+        agent: str = "", broker: str = "", stream: str = "",
+    ) -> None:  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state = state or folder / "state"
+        self.config = folder / "agent.toml"
+        self.config.write_text(
+            AGENT.format(state=self.state, host=host, port=port, agent=agent, broker=broker, stream=stream)
+        )
+        self.lines: list[str] = []
+        self.starts = 0
+        self._prefix = prefix
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> "Agent":
+        self._process = subprocess.Popen(
+            [*self._prefix, sys.executable, "-m", "transom", "run", "-c", str(self.config)],
+            stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        self.starts += 1
+        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        return self
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.lines.append(line.rstrip())
+        process.stderr.close()
+
+    def wait_for(self, text: str, seconds: float = 60, since: int = 0) -> None:
+        wait_until(
+            lambda: any(text in line for line in self.lines[since:]), seconds, f"no {text!r} in {self.lines[-20:]}"
+        )
+
+    def ready(self, seconds: float = 60) -> "Agent":
+        count = sum("ready:" in line for line in self.lines)
+        wait_until(
+            lambda: sum("ready:" in line for line in self.lines) > count or not self.running, seconds,
+            f"not ready: {self.lines[-20:]}",
+        )  # fmt: skip
+        assert self.running, f"the agent ended: {self.lines[-20:]}"
+        return self
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self, seconds: float = 10) -> int:
+        """SIGTERM; the exit status."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(seconds)
+
+    def pipeline(self) -> Pipeline:
+        """The same streams and models, undisturbed and in this process."""
+        return build_pipeline(load_settings(self.config, {})).pipeline
+
+
+def value(series: int, number: int) -> float:
+    """What a sensor says: a period, noise that depends on nothing but the two numbers, and now and then a spike."""
+    noise = random.Random(series * 1_000_003 + number).gauss(0, 0.3)
+    spiked = number >= FIRST_SPIKE and (number - series) % SPIKE_EVERY == 0
+    return round(20 + 5 * math.sin(2 * math.pi * (number / 24 + series / 7)) + noise + SPIKE * spiked, 4)
+
+
+class Sensors:
+    """Numbered readings with a time of their own, at QoS 1, sent until the broker has them."""
+
+    def __init__(self, port: int, *, host: str = "127.0.0.1", series: int = SERIES, begin: int | None = None) -> None:
+        self.series, self.begin = series, begin or (int(time.time()) - 1_000_000) * 1000
+        self.sent = 0  # readings of each series
+        self._client = client("sensors", port, host)
+        self._given = self._taken = 0  # publications; those that the broker has acknowledged
+        self._client.on_publish = self._heard
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def _heard(self, *_: Any) -> None:
+        self._taken += 1
+
+    def topic(self, series: int) -> str:
+        return f"plant/d{series}/x"
+
+    def body(self, series: int, number: int) -> bytes:
+        time_ms = self.begin + number * STEP + series
+        return json.dumps({"value": value(series, number), "time": time_ms / 1000, "n": number}).encode()
+
+    def round(self) -> None:
+        """One reading of each series."""
+        for s in range(self.series):
+            self._client.publish(self.topic(s), self.body(s, self.sent), 1)  # without a connection it waits
+            self._given += 1
+        self.sent += 1
+
+    @contextmanager
+    def running(self, rounds_per_second: float) -> Iterator["Sensors"]:
+        def go() -> None:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                self.round()
+                self._stop.wait(max(0.0, began + 1 / rounds_per_second - time.monotonic()))
+
+        self._stop.clear()
+        self._thread = threading.Thread(target=go, daemon=True)
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            self._thread.join()
+
+    def settle(self, seconds: float = 60) -> None:
+        """Returns once the broker has everything."""
+        wait_until(lambda: self._taken >= self._given, seconds, "the broker has not acknowledged every reading")
+
+    def messages(self) -> list[Message]:
+        return [
+            Message(self.topic(s), self.body(s, n), self.begin + n * STEP + s)
+            for n in range(self.sent)
+            for s in range(self.series)
+        ]
+
+    def close(self) -> None:
+        self._client.loop_stop()
+        self._client.disconnect()
+
+
+def client(
+    name: str, port: int, host: str = "127.0.0.1", ready: Callable[[paho.Client], object] | None = None
+) -> paho.Client:
+    """A client whose session the broker keeps, and that connects again quickly."""
+    made = paho.Client(paho.CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTv5)
+    made.reconnect_delay_set(1, 1)
+    made.max_inflight_messages_set(500)
+    asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    asked.SessionExpiryInterval = 3600
+    asked.ReceiveMaximum = 5000
+    up = threading.Event()
+
+    def connected(c: paho.Client, *_: Any) -> None:
+        if ready is not None:
+            ready(c)
+        up.set()
+
+    made.on_connect = connected
+    made.connect(host, port, 30, clean_start=False, properties=asked)
+    made.loop_start()
+    assert up.wait(20), "no connection"
+    return made
+
+
+class Listener:
+    """Everything the agent publishes: predictions by series and time, alerts in order, the last health and status."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.lines: dict[tuple[str, str], set[bytes]] = {}
+        self.alerts: list[dict[str, Any]] = []
+        self.health: list[dict[str, Any]] = []
+        self.statuses: list[dict[str, Any]] = []
+        self.letters: list[dict[str, Any]] = []
+        self._client = client("listener", port, host, lambda c: c.subscribe("transom/gw/#", 1))
+        self._client.on_message = self._take
+
+    def _take(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        kind = message.topic.rpartition("/")[2]
+        if kind == "prediction":
+            series = message.topic.removeprefix("transom/gw/s/").removesuffix("/prediction")
+            line = message.payload
+            self.lines.setdefault((series, line[9:33].decode()), set()).add(line)
+            return
+        body = json.loads(message.payload)
+        {"alert": self.alerts, "health": self.health, "status": self.statuses, "dead-letter": self.letters}.get(
+            kind, []
+        ).append(body)
+
+    def counts(self) -> dict[str, int]:
+        """The accounts of the stream as last told."""
+        return self.health[-1]["streams"]["s"] if self.health else {}
+
+    def close(self) -> None:
+        self._client.loop_stop()
+        self._client.disconnect()
+
+
+@dataclass
+class Report:
+    """What a scenario comes to; `lines` are printed, the rest is asserted on."""
+
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        width = max(len(k) for k in self.facts)
+        body = "\n".join(f"  {key:{width}}  {value}" for key, value in self.facts.items())
+        return f"{self.name}\n{body}"
+
+
+def undisturbed(agent: Agent, messages: list[Message]) -> tuple[dict[tuple[str, str], bytes], dict[str, list[str]]]:
+    """What a run that nothing happens to publishes: lines by series and time, and the events of each alert's id."""
+    pipeline = agent.pipeline()
+    lines: dict[tuple[str, str], bytes] = {}
+    alerts: dict[str, list[str]] = {}
+    for begin in range(0, len(messages), 5000):
+        events = pipeline.process(messages[begin : begin + 5000])
+        for publication in publications(events, "transom/gw"):
+            if publication.topic.endswith("/prediction"):
+                series = publication.topic.removeprefix("transom/gw/s/").removesuffix("/prediction")
+                lines[series, publication.payload[9:33].decode()] = publication.payload
+        for alert in events.alerts:
+            alerts.setdefault(alert.id, []).append(alert.event)
+    return lines, alerts
+
+
+def balanced(counts: dict[str, int]) -> bool:
+    return counts["received"] == sum(counts[k] for k in ("accepted", "invalid", "duplicate", "late", "shed"))
+
+
+def compare(name: str, agent: Agent, sensors: Sensors, heard: Listener) -> Report:
+    """Sent against received, accounted and predicted; alerts expected against alerts delivered."""
+    lines, alerts = undisturbed(agent, sensors.messages())
+    sent, counts = sensors.sent * sensors.series, heard.counts()
+    known = {key: got for key, got in heard.lines.items() if key in lines}
+    different = [key for key, got in known.items() if got != {lines[key]}]
+    delivered: dict[str, list[str]] = {}
+    for alert in heard.alerts:
+        delivered.setdefault(alert["id"], []).append(alert["event"])
+    return Report(name, {
+        "readings sent": sent, "received": counts["received"], "accepted": counts["accepted"],
+        "duplicate or late": counts["duplicate"] + counts["late"], "missing": counts["missing"],
+        "accounts balance": all(balanced(h["streams"]["s"]) for h in heard.health),
+        "redelivered and recognised": heard.health[-1]["connection"]["redelivered"],
+        "predictions expected": len(lines), "predictions heard": len(heard.lines),
+        "predictions that differ": len(different), "predictions of no run": len(heard.lines) - len(known),
+        "alerts expected": len(alerts), "alerts delivered": len(set(delivered) & set(alerts)),
+        "alerts never delivered": sorted(set(alerts) - set(delivered)),
+        "alerts of no run": sorted(set(delivered) - set(alerts)),
+        "events of alerts missing": sorted(i for i in alerts if set(alerts[i]) - set(delivered.get(i, []))),
+    })  # fmt: skip
