@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from transom.errors import PatternError
 
+SHARE = "$share"
 CHANNEL = "channel"
 MAX_BYTES = 65_535  # MQTT 5.0, section 1.5.4: a topic is at most 65,535 bytes of UTF-8
 
@@ -35,7 +36,11 @@ class Pattern:
             raise refuse("is empty", "write a pattern such as 'plant/{site}/{device}/{channel}'")
         if "\0" in text or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             raise refuse("holds a NUL or is longer than 65,535 bytes", "shorten it")
-        levels = tuple(text.split("/"))
+        share, levels = "", tuple(text.split("/"))
+        if levels[0] == SHARE:  # MQTT 5.0, section 4.8.2: agents of one group divide the messages among them
+            if len(levels) < 3 or not levels[1] or any(c in levels[1] for c in "+#{}"):
+                raise refuse("is no shared subscription", "write '$share/GROUP/plant/{device}/{channel}'")
+            share, levels = f"{SHARE}/{levels[1]}/", levels[2:]
         names: list[str] = []
         filters: list[str] = []
         for i, level in enumerate(levels):
@@ -53,7 +58,7 @@ class Pattern:
                 raise refuse(f"has the level {level!r}", "a wildcard or {name} must be a whole level")
             else:
                 filters.append(level)
-        return cls(text, "/".join(filters), tuple(names), levels)
+        return cls(text, share + "/".join(filters), tuple(names), levels)
 
     def match(self, topic: str) -> tuple[str, ...] | None:
         """The texts of the named levels in the order of `names`, or None when the topic does not fit."""
@@ -63,7 +68,7 @@ class Pattern:
                 return None
         elif len(parts) != len(self.levels):
             return None
-        if topic.startswith("$") and self.filter[0] in "+#":  # MQTT 5.0, section 4.7.2
+        if topic.startswith("$") and self.levels[0][:1] in ("+", "#", "{"):  # MQTT 5.0, section 4.7.2
             return None
         found = []
         for level, part in zip(self.levels, parts, strict=False):

@@ -53,8 +53,8 @@ class Outbox:
     def alert(self, stored: Sequence[Stored]) -> None:
         """Alerts that have just been kept."""
         for one in stored:
-            if one[0] > 0 and (len(self._alerts) >= HELD or (self._on_disk and self._alerts)):
-                self._on_disk = True  # after those before it
+            if one[0] > 0 and (self._on_disk or len(self._alerts) >= HELD):
+                self._on_disk = True  # it is there, and its turn comes after those before it
                 continue
             self._alerts.append(one)
             self._last = max(self._last, one[0])

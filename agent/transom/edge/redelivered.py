@@ -4,10 +4,11 @@ Remembers the latest messages by packet id and a checksum; no clock, no disk.
 """
 
 import zlib
-from collections import OrderedDict
+from array import array
 
 from transom.core.pipeline import Message
 
+IDS = 65_536  # packet ids are 16 bits
 REMEMBERED = 32_768  # half of all packet ids: a broker that reuses one has had our acknowledgement of it long since
 Mark = tuple[int, int]  # packet id, checksum of topic and payload
 
@@ -20,24 +21,29 @@ class Redelivered:
     """The latest marks: more than a broker sends ahead of acknowledgements, fewer than there are packet ids."""
 
     def __init__(self) -> None:
-        self._marks: OrderedDict[int, int] = OrderedDict()
+        # By packet id, in the size that there are of them: memory does not grow with traffic.
+        self._checksum, self._turn = array("I", bytes(4 * IDS)), array("Q", bytes(8 * IDS))
+        self._now = 0
         self.count = 0
 
     def seen(self, mid: int, message: Message) -> bool:
         """True for a message that is here already; any other is remembered."""
-        mid, checksum = mark_of(mid, message)
-        if message.redelivered and self._marks.get(mid) == checksum:
+        mark = mark_of(mid, message)
+        if message.redelivered and self._checksum[mid] == mark[1] and self._recent(mid):
             self.count += 1
             return True
-        self.add([(mid, checksum)])
+        self.add([mark])
         return False
 
     def add(self, marks: list[Mark]) -> None:
         for mid, checksum in marks:
-            self._marks[mid] = checksum
-            self._marks.move_to_end(mid)
-        while len(self._marks) > REMEMBERED:
-            self._marks.popitem(last=False)
+            self._now += 1
+            self._checksum[mid], self._turn[mid] = checksum, self._now
 
     def marks(self) -> list[Mark]:
-        return list(self._marks.items())
+        """Oldest first."""
+        known = sorted((self._turn[mid], mid) for mid in range(IDS) if self._recent(mid))
+        return [(mid, self._checksum[mid]) for _, mid in known]
+
+    def _recent(self, mid: int) -> bool:
+        return 0 < self._turn[mid] > self._now - REMEMBERED

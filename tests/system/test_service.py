@@ -1,0 +1,180 @@
+"""The run loop with its real parts in one process: poison, degraded starts, reloads, and outages that are no silence."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests_support import Heard
+from transom.core.pipeline import Pipeline
+from transom.edge.assembly import Assembly, build_pipeline
+from transom.edge.reload import Reload
+from transom.edge.service import Agent
+from transom.errors import SettingsError
+from transom.settings import Settings, load_settings
+
+pytestmark = pytest.mark.mosquitto
+
+
+def settings(tmp_path: Path, port: int, **streams: dict[str, Any]) -> Settings:
+    return load_settings(None, {
+        "agent": {"id": "gw", "state": str(tmp_path / "state"), "health_every": "200ms", "commit_every": "50ms"},
+        "broker": {"port": port}, "streams": streams or {"s": {"topic": "plant/{device}/{channel}"}},
+    })  # fmt: skip
+
+
+@contextmanager
+def running(agent: Agent) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=agent.run, args=(stop,))
+    thread.start()
+    try:
+        assert agent.ready.wait(30)
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def counts_of(heard: Heard, there: Callable[[dict[str, int]], bool], stream: str = "s") -> dict[str, int]:
+    """The accounts as told on BASE/health, as soon as `there` holds of them."""
+
+    def told(messages: dict[str, list[bytes]]) -> bool:
+        last = messages.get("transom/gw/health", [])
+        return bool(last) and there(json.loads(last[-1])["streams"][stream])
+
+    heard.wait_until(told, 30)
+    counts: dict[str, int] = json.loads(heard.messages["transom/gw/health"][-1])["streams"][stream]
+    assert counts["received"] == sum(counts[k] for k in ("accepted", "invalid", "duplicate", "late", "shed"))
+    return counts
+
+
+class Poisoned:
+    """A model that raises for one value: stands for any message that no code of ours can digest."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self.manifest = model, model.manifest
+
+    def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        if (values == 666).any():
+            raise RuntimeError("cannot digest 666")
+        return self._model.infer(values)
+
+
+def test_a_poisonous_message_blocks_no_other(mosquitto_broker, tmp_path: Path) -> None:
+    chosen = settings(tmp_path, mosquitto_broker.port)
+    built = build_pipeline(chosen).pipeline
+    pipeline = Pipeline([(s.spec, Poisoned(s.model)) for s in built.streams.values()], built.own_prefix)
+    agent = Agent(chosen, Assembly(pipeline, {}))
+    with Heard(mosquitto_broker.port, "transom/#") as other, running(agent):
+        for i in range(60):
+            other.client.publish(f"plant/d{i % 3}/x", b"666" if i == 55 else b"%d" % (i % 5), 1)
+        counts = counts_of(other, lambda c: c["received"] == 60)
+        assert (counts["accepted"], counts["invalid"]) == (59, 1)
+        letter = json.loads(other.wait_for("transom/gw/s/dead-letter"))
+        assert "cannot digest 666" in letter["reason"]
+    again = Agent(chosen, build_pipeline(chosen))
+    with running(again):
+        assert again.pipeline.accounts()["s"]["accepted"] == 59
+
+
+def test_a_stream_without_its_model_leaves_the_others_to_run_and_is_named(mosquitto_broker, tmp_path: Path) -> None:
+    topic = {"topic": "plant/{device}/{channel}"}
+    chosen = settings(tmp_path, mosquitto_broker.port, a=topic, b=topic | {"model": "missing.pt"}, c=topic)
+    assembly = build_pipeline(chosen)
+    assert (list(assembly.pipeline.streams), list(assembly.broken)) == (["a", "c"], ["b"])
+    with Heard(mosquitto_broker.port, "transom/#") as other, running(Agent(chosen, assembly)):
+        status = json.loads(other.wait_for("transom/gw/status"))
+        assert status["state"] == "online"
+        assert "streams.b" in status["problems"][0]
+        info = json.loads(other.wait_for("transom/gw/info"))
+        assert [s["stream"] for s in info["streams"] if "error" in s] == ["b"]
+        other.client.publish("plant/d/x", b"1", 1)
+        counts_of(other, lambda c: c["accepted"] == 1, "a")
+
+
+def test_no_stream_that_can_run_is_a_refused_configuration(tmp_path: Path) -> None:
+    topic = {"topic": "plant/{device}/{channel}", "model": "missing.pt"}
+    with pytest.raises(SettingsError) as refused:
+        build_pipeline(settings(tmp_path, 1883, a=topic, b=topic))
+    assert len(refused.value.problems) == 2
+
+
+def test_an_outage_of_the_broker_is_no_silence_of_the_sensors(mosquitto_broker, tmp_path: Path) -> None:
+    stream = {"topic": "plant/{device}/{channel}", "step": "100ms", "max_gap": "1s", "no_data": True}
+    chosen = settings(tmp_path, mosquitto_broker.port, s=stream)
+    agent = Agent(chosen, build_pipeline(chosen))
+    with running(agent):
+        with Heard(mosquitto_broker.port, "transom/#") as other:
+            other.client.publish("plant/a/x", b"1", 1)
+            counts_of(other, lambda c: c["accepted"] == 1)
+        mosquitto_broker.stop()
+        gone = threading.Event()
+        gone.wait(2.5)  # over max_gap: what is tested is that this time does not count
+        mosquitto_broker.start()
+        with Heard(mosquitto_broker.port, "transom/#") as other:
+            other.wait_until(lambda heard: "transom/gw/status" in heard)
+            other.client.publish("plant/a/x", b"2", 1)
+            assert counts_of(other, lambda c: c["accepted"] == 2)["stale"] == 0
+            assert not any(topic.endswith("/alert") for topic in other.messages)
+            raised = json.loads(other.wait_for("transom/gw/s/a/x/alert", seconds=20))  # now it is the sensor
+            assert (raised["event"], raised["kind"]) == ("raise", "no-data")
+
+
+def test_a_reload_changes_streams_and_keeps_the_windows_of_the_others(mosquitto_broker, tmp_path: Path) -> None:
+    topic = {"topic": "plant/{device}/{channel}"}
+    now = [settings(tmp_path, mosquitto_broker.port, s=topic)]
+    reload = Reload(lambda: now[0], None)
+    agent = Agent(now[0], build_pipeline(now[0]), reload=reload)
+    with Heard(mosquitto_broker.port, "transom/#") as other, running(agent):
+        for i in range(20):
+            other.client.publish("plant/a/x", b"%d" % i, 1)
+        before = counts_of(other, lambda c: c["accepted"] == 20)
+        now[0] = settings(tmp_path, mosquitto_broker.port, s=topic | {"threshold": 3.0}, t={"topic": "home/{room}"})
+        reload.ask()
+        counts_of(other, lambda c: c["received"] == 0, "t") if _told(other, "t") else None
+        other.client.publish("plant/a/x", b"1", 1)
+        after = counts_of(other, lambda c: c["accepted"] == 21)
+        assert after["windows"] == before["windows"] + 1
+        other.client.publish("home/kitchen", b"1", 1)
+        counts_of(other, lambda c: c["accepted"] == 1, "t")
+
+
+def _told(heard: Heard, stream: str) -> bool:
+    heard.wait_until(
+        lambda m: bool(m.get("transom/gw/health")) and stream in json.loads(m["transom/gw/health"][-1])["streams"], 30
+    )
+    return True
+
+
+def test_a_reload_that_cannot_be_read_changes_nothing_and_says_every_problem(tmp_path: Path, caplog) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text('[streams.s]\ntopic = "plant/{device}/{channel}"\n')
+    reload = Reload(lambda: load_settings(path, {}), path)
+    current = load_settings(path, {})
+    path.write_text('[streams.s]\ntopik = "x"\n[agent]\nport = 1\n')
+    reload.ask()
+    deadline = time.monotonic() + 20
+    while not any("refused" in r.getMessage() for r in caplog.records) and time.monotonic() < deadline:
+        assert reload.take(current) is None
+    lines = [r.getMessage() for r in caplog.records if "the old one goes on" in r.getMessage()]
+    assert any("topik" in line for line in lines)
+    assert any("agent.port" in line for line in lines)
+
+
+def test_what_is_fixed_cannot_be_reloaded(tmp_path: Path, caplog) -> None:
+    topic = {"s": {"topic": "plant/{device}/{channel}"}}
+    current = load_settings(None, {"agent": {"id": "one"}, "streams": topic})
+    reload = Reload(lambda: load_settings(None, {"agent": {"id": "two"}, "streams": topic}), None)
+    reload.ask()
+    deadline = time.monotonic() + 20
+    while not any("agent.id" in r.getMessage() for r in caplog.records) and time.monotonic() < deadline:
+        assert reload.take(current) is None
+    assert any("restart the agent to change it" in r.getMessage() for r in caplog.records)
