@@ -213,6 +213,13 @@ class Keeper:
             self._switch_off(error)
             return ()
 
+    def counts(self) -> dict[str, Any]:
+        """For BASE/health; bytes: of turns and snapshots written since the start."""
+        return {
+            "on": self.journal is not None and not self.problem, "commits": self.commits, "snapshots": self.snapshots,
+            "bytes": self.journal.bytes if self.journal else 0,
+        }  # fmt: skip
+
     @property
     def retry_due(self) -> bool:
         return bool(self.problem) and time.monotonic() >= self._retry

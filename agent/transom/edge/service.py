@@ -6,17 +6,14 @@ Settings and a pipeline in, publications out. Ends within seconds of `stop`, wit
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from transom import __version__
 from transom.core.events import Events
-from transom.core.pipeline import Message, Turn
+from transom.core.pipeline import Message, Pipeline, Turn
 from transom.dialects.plain import Publication, publications
-from transom.edge import observe
-from transom.edge.assembly import Assembly, describe
+from transom.edge import observe, reports
+from transom.edge.assembly import Assembly
 from transom.edge.clock import Clock
 from transom.edge.inbox import Drained, Inbox, Token
 from transom.edge.journal import Journal
@@ -25,8 +22,8 @@ from transom.edge.mqtt import Connection
 from transom.edge.outbox import Outbox
 from transom.edge.redelivered import Mark, mark_of
 from transom.edge.reload import Reload
+from transom.edge.sift import sift
 from transom.edge.wire import broker_options
-from transom.errors import TransomError
 from transom.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,7 +31,6 @@ log = logging.getLogger(__name__)
 TURN = 0.25  # seconds without a message after which idle series are looked for, and seconds between two such looks
 SHUTDOWN = 5.0  # seconds that a clean end may take
 POISONS = 8  # messages of one turn that may be unprocessable before the agent gives up
-MOST_LOGGED = 3  # causes of refused readings told of in one line
 
 
 class Agent:
@@ -162,30 +158,15 @@ class Agent:
                 raise
             log.exception("a message cannot be processed (%s): looking for it", type(error).__name__)
         self._poisoned += 1
-        good, bad = self._sifted(turn, list(turn.messages))
+        good, bad = sift(turn, self._rebuilt)
         cleaned = turn._replace(messages=good, refused=bad)
-        self._rebuild()
+        self.pipeline = self._rebuilt()
         return cleaned, self.pipeline.take(cleaned)
 
-    def _sifted(self, turn: Turn, messages: list[Message]) -> tuple[list[Message], list[tuple[Message, str]]]:
-        """Messages that can be processed together, and those that cannot with the reason: by halves."""
-        self._rebuild()
-        try:
-            self.pipeline.take(turn._replace(messages=messages))
-        except Exception as error:  # noqa: BLE001  # whatever it is, it becomes the reason of a dead letter
-            if len(messages) == 1:
-                reason = f"cannot be processed ({type(error).__name__}: {error})"
-                log.error("%s: %s", messages[0].topic[:200], reason)  # noqa: TRY400
-                return [], [(messages[0], reason)]
-            half = len(messages) // 2
-            left, bad = self._sifted(turn, messages[:half])
-            right, worse = self._sifted(turn, messages[half:])
-            return left + right, bad + worse
-        return messages, []
-
-    def _rebuild(self) -> None:
-        self.pipeline = self.pipeline.fresh()
-        self._keeper.rebuild(self.pipeline)
+    def _rebuilt(self) -> Pipeline:
+        pipeline = self.pipeline.fresh()
+        self._keeper.rebuild(pipeline)
+        return pipeline
 
     def _commit(self) -> None:
         assert self._connection is not None
@@ -302,10 +283,7 @@ class Agent:
         return problems
 
     def _status(self, word: str = "online") -> Publication:
-        body: dict[str, Any] = {"state": word}
-        if word == "online" and (problems := self._problems()):
-            body["problems"] = problems
-        return Publication(f"{self.base}/status", msgspec.json.encode(body), 1, retain=True)
+        return reports.status(self.base, word, self._problems())
 
     def _say_status(self) -> None:
         assert self._connection is not None
@@ -313,8 +291,7 @@ class Agent:
             self._state = self._status_word()
 
     def _info(self) -> Publication:
-        body = observe.info(__version__, [*describe(self.pipeline), *_unwell(self.broken)])
-        return Publication(f"{self.base}/info", msgspec.json.encode(body), 1, retain=True)
+        return reports.info(self.base, self.pipeline, self.broken)
 
     def _say_health(self) -> None:
         assert self._connection is not None
@@ -331,21 +308,12 @@ class Agent:
     def _health(self) -> Publication:
         assert self._connection is not None
         keeper = self._keeper
-        body = observe.health(
-            accounts=self.pipeline.accounts(), strangers=self.pipeline.strangers, latencies=self.latencies,
-            connection=self._connection.counters() | {"redelivered": keeper.redelivered.count},
-            inbox=len(self._inbox), uptime=time.monotonic() - self._started,
-        )  # fmt: skip
-        body |= {
+        return reports.health(self.base, {
+            **observe.health(
+                accounts=self.pipeline.accounts(), strangers=self.pipeline.strangers, latencies=self.latencies,
+                connection=self._connection.counters() | {"redelivered": keeper.redelivered.count},
+                inbox=len(self._inbox), uptime=time.monotonic() - self._started,
+            ),
             "overloaded": self._overloaded, "outbox": self._outbox.waiting | self._outbox.counts,
-            "journal": {
-                "on": keeper.journal is not None and not keeper.problem, "commits": keeper.commits,
-                "snapshots": keeper.snapshots, "bytes": keeper.journal.bytes if keeper.journal else 0,
-            },
-            "clock_steps": self._clock.steps,
-        }  # fmt: skip
-        return Publication(f"{self.base}/health", msgspec.json.encode(body), 0, retain=True)
-
-
-def _unwell(broken: dict[str, TransomError]) -> Sequence[dict[str, object]]:
-    return [{"stream": name, "error": f"{e.place}: {e.problem}"} for name, e in broken.items()]
+            "journal": keeper.counts(), "clock_steps": self._clock.steps,
+        })  # fmt: skip
