@@ -104,13 +104,14 @@ def test_a_start_after_a_clean_end_has_nothing_to_replay(tmp_path: Path) -> None
 
 
 def test_the_journal_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "SNAPSHOT_BYTES", 20_000)
+    monkeypatch.setattr(keeping, "SNAPSHOT_BYTES", 3000)
+    monkeypatch.setattr(keeping, "SNAPSHOT_TIMES", 0)
     pipe, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
     keeper.start(pipe)
     feed(keeper, pipe, [turn(10 * i, 100) for i in range(100)])
     assert keeper.snapshots >= 5
     assert keeper.journal is not None
-    assert keeper.journal.recover().rows < 40
+    assert keeper.journal.recover().rows < 60
     keeper.close(pipe)
 
 

@@ -3,7 +3,7 @@
 import logging
 
 from transom.core.pipeline import Message
-from transom.edge import logs, redelivered
+from transom.edge import logs, observe, redelivered
 from transom.edge.clock import Clock
 from transom.edge.redelivered import Redelivered
 
@@ -105,3 +105,17 @@ def test_what_was_seen_is_remembered_across_a_restart_and_bounded(monkeypatch) -
     after.add(seen.marks())
     assert after.seen(49, Message("t", b"49", 1, redelivered=True))
     assert not after.seen(39, Message("t", b"39", 1, redelivered=True))
+
+
+def test_a_loss_that_goes_on_is_said_once_and_then_once_an_hour() -> None:
+    losses, said = observe.Losses(), []
+    for second in range(0, 7300, 30):
+        accounts = {
+            "s": {"accepted": second, "invalid": second // 3, "late": 0, "duplicate": 0, "shed": 0, "missing": 0}
+        }
+        said += losses.lines(accounts, float(second))
+    assert [line.split(";")[0] for line in said] == [
+        "streams.s: readings were lost: 10 refused as invalid",
+        "streams.s: readings were lost: 1200 refused as invalid",
+        "streams.s: readings were lost: 1200 refused as invalid",
+    ]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tests_support import Heard
-from transom.core.pipeline import Pipeline
+from transom.core.pipeline import Message, Pipeline
+from transom.edge import inbox, service
 from transom.edge.assembly import Assembly, build_pipeline
 from transom.edge.reload import Reload
 from transom.edge.service import Agent
@@ -178,3 +179,36 @@ def test_what_is_fixed_cannot_be_reloaded(tmp_path: Path, caplog) -> None:
     while not any("agent.id" in r.getMessage() for r in caplog.records) and time.monotonic() < deadline:
         assert reload.take(current) is None
     assert any("restart the agent to change it" in r.getMessage() for r in caplog.records)
+
+
+def test_a_broker_that_is_not_there_at_the_start_is_waited_for(mosquitto_broker, tmp_path: Path) -> None:
+    mosquitto_broker.stop()
+    chosen = settings(tmp_path, mosquitto_broker.port)
+    agent, stop = Agent(chosen, build_pipeline(chosen)), threading.Event()
+    thread = threading.Thread(target=agent.run, args=(stop,))
+    thread.start()
+    try:
+        assert not agent.ready.wait(0.5)
+        mosquitto_broker.start()
+        assert agent.ready.wait(30)
+    finally:
+        stop.set()
+        thread.join(20)
+
+
+def test_what_cannot_be_processed_before_the_end_is_counted(mosquitto_broker, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(service, "DRAIN", 0.0)
+    monkeypatch.setattr(inbox, "MOST", 10)
+    chosen = settings(tmp_path, mosquitto_broker.port)
+    agent = Agent(chosen, build_pipeline(chosen))
+    with running(agent):
+        pass
+    messages = [Message("plant/a/x", b"1", 1_700_000_000_000 + i) for i in range(25)]
+    late = Agent(chosen, build_pipeline(chosen))
+    late._connect({})
+    for message in messages:
+        late._inbox.put(message)
+    late._restore()
+    late._close()
+    counts = late.pipeline.accounts()["s"]
+    assert (counts["received"], counts["accepted"], counts["shed"]) == (25, 10, 15)

@@ -98,6 +98,15 @@ class Inbox:
             self._changed.notify_all()
         return Drained([m for _, m, _ in entries], [t for _, _, t in entries], shed)
 
+    def abandon(self) -> dict[str, int]:
+        """Empties it: how many messages without a token were in it, by topic, with those shed before."""
+        with self._changed:
+            for _, message, _ in self._fleeting:
+                self._drop(message.topic)
+            shed, self._shed = dict(self._shed), Counter()
+            self._fleeting, self._lasting, self._bytes = deque(), deque(), 0
+        return shed
+
     def overloaded(self) -> bool:
         """True when it has been nearly full since this was last asked."""
         with self._changed:

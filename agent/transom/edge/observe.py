@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+AGAIN = 3600.0  # seconds after which a loss that goes on is told of again
 KEPT = 4096  # latest latencies that percentiles are taken of
 
 
@@ -62,14 +63,24 @@ _LOSSES = {
 }
 
 
-def losses(accounts: Mapping[str, Mapping[str, int]], before: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
-    """One line a stream that lost readings since `before`, with how many and why."""
-    for name, counts in accounts.items():
-        then = before.get(name, {})
-        new = {key: counts[key] - then.get(key, 0) for key in _LOSSES}
-        said = [f"{count} {_LOSSES[key]}" for key, count in new.items() if count > 0]
-        if said:
-            yield f"streams.{name}: of {counts['received'] - then.get('received', 0)} readings {', '.join(said)}"
+class Losses:
+    """What was lost, said once and then once an hour for as long as it goes on."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}  # by stream and kind: when, and the count then
+
+    def lines(self, accounts: Mapping[str, Mapping[str, int]], now: float) -> Iterator[str]:
+        """One line a stream that has lost readings in a way not told of lately. now: seconds, of a clock that only goes
+        forward."""
+        for name, counts in accounts.items():
+            said = []
+            for kind, words in _LOSSES.items():
+                when, count = self._told.get((name, kind), (-AGAIN, 0))
+                if counts[kind] > count and now - when >= AGAIN:
+                    said.append(f"{counts[kind] - count} {words}")
+                    self._told[name, kind] = now, counts[kind]
+            if said:
+                yield f"streams.{name}: readings were lost: {', '.join(said)}; {counts['accepted']} accepted in all"
 
 
 def info(version: str, streams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 TURN = 0.25  # seconds without a message after which idle series are looked for, and seconds between two such looks
 SHUTDOWN = 5.0  # seconds that a clean end may take
+DRAIN = 1.5  # seconds of it for what waits in the inbox
 POISONS = 8  # messages of one turn that may be unprocessable before the agent gives up
 
 
@@ -57,7 +58,7 @@ class Agent:
         self._ticked = 0.0
         self._poisoned = 0
         self._overloaded = False
-        self._told: dict[str, dict[str, int]] = {}  # accounts when they were last logged
+        self._losses = observe.Losses()
         self._state = ""
         self._started = time.monotonic()
 
@@ -257,6 +258,10 @@ class Agent:
         assert self._connection is not None
         self._connection.stop_receiving()
         self._turn(self._inbox.drain())
+        while len(self._inbox) and time.monotonic() - began < DRAIN:
+            self._turn(self._inbox.drain())
+        if len(self._inbox):  # what has a token comes again at the next start; the rest is counted
+            self._turn(Drained([], [], self._inbox.abandon()))
         self._commit()
         self._outbox.flush(time.time_ns() // 1_000_000, self._connection)
         self._keeper.close(self.pipeline)
@@ -299,10 +304,8 @@ class Agent:
         if overloaded != self._overloaded:
             log.warning("overloaded: the inbox is nearly full") if overloaded else log.info("no longer overloaded")
         self._overloaded = overloaded
-        accounts = self.pipeline.accounts()
-        for line in observe.losses(accounts, self._told):
+        for line in self._losses.lines(self.pipeline.accounts(), time.monotonic()):
             log.warning("%s", line)
-        self._told = accounts
         self._connection.publish(self._health())
 
     def _health(self) -> Publication:
