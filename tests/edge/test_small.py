@@ -1,11 +1,15 @@
-"""Clock, logs and redeliveries: the small parts that keep an agent calm."""
+"""Clock, logs, redeliveries and poison: the small parts that keep an agent calm."""
 
 import logging
 
-from transom.core.pipeline import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transom.core.pipeline import Message, Turn
 from transom.edge import logs, observe, redelivered
 from transom.edge.clock import Clock
 from transom.edge.redelivered import Redelivered
+from transom.edge.sift import sift
 
 SECOND = 1_000_000_000
 
@@ -119,3 +123,25 @@ def test_a_loss_that_goes_on_is_said_once_and_then_once_an_hour() -> None:
         "streams.s: readings were lost: 1200 refused as invalid",
         "streams.s: readings were lost: 1200 refused as invalid",
     ]
+
+
+class Sum:
+    """A pipeline that fails when what it has taken adds up to too much: no single message is to blame."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def take(self, turn: Turn) -> None:
+        for m in turn.messages:
+            self.total += int(m.payload)
+            if self.total == 13:
+                raise ValueError("thirteen")
+
+
+@given(st.lists(st.integers(0, 9), max_size=40))
+def test_what_is_sifted_can_be_taken_together(numbers: list[int]) -> None:
+    turn = Turn([Message("a/b", b"%d" % n, i) for i, n in enumerate(numbers)], 0)
+    good, bad = sift(turn, Sum)  # type: ignore[arg-type]
+    Sum().take(turn._replace(messages=good))
+    assert sorted(good + [m for m, _ in bad], key=lambda m: m.received) == turn.messages
+    assert bool(bad) == (13 in (sum(numbers[: i + 1]) for i in range(len(numbers))))

@@ -5,6 +5,7 @@
 
 import json
 import os
+import queue
 import random
 import resource
 import signal
@@ -141,17 +142,27 @@ class Link:
                 threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
 
     def _pump(self, one: socket.socket, other: socket.socket) -> None:
-        try:
-            while data := one.recv(65536):
-                arrived = time.monotonic()
+        under_way: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        threading.Thread(target=self._deliver, args=(under_way, other), daemon=True).start()
+        data = b"?"
+        while data:
+            try:
+                data = one.recv(65536)
+            except OSError:
+                data = b""
+            under_way.put((time.monotonic(), data))
+        one.close()
+
+    def _deliver(self, under_way: "queue.SimpleQueue[tuple[float, bytes]]", other: socket.socket) -> None:
+        with other, suppress(OSError):
+            while True:
+                arrived, data = under_way.get()
                 while self.silent:
                     time.sleep(0.05)
                 time.sleep(max(0.0, arrived + self.delay - time.monotonic()))
+                if not data:
+                    return
                 other.sendall(data)
-        except OSError:
-            pass
-        for end in (one, other):
-            end.close()
 
     def break_all(self) -> None:
         """Resets every connection."""
@@ -202,7 +213,7 @@ def slow_link(folder: Path, scale: float = 1, seed: int = 0) -> Report:
     del seed
     with _linked(folder) as (link, agent, sensors, heard):
         link.delay = 2.0
-        with sensors.running(RATE):
+        with sensors.running(3 * RATE):
             time.sleep(25 * scale)
         return _finish("2 s of delay each way", agent, sensors, heard)
 
