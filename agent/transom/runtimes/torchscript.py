@@ -17,7 +17,8 @@ from transom.errors import ModelError
 from transom.runtimes.bundle import Bundle, open_bundle, quiet
 
 # Kernels for a few rows may add in another order, so that the last digits of a row differ from those in a larger batch:
-# 1 and 2 rows always did here, larger sizes with some shapes. `warm` keeps the sizes that agree to the bit.
+# 1 and 2 rows always did here, larger sizes with some shapes. `warm` keeps the sizes that agree to the bit. With layers
+# of very few outputs (4 classes, say) even the row's place in the batch can matter; then each row runs alone.
 BATCH_SIZES = (4, 16, 64)
 
 PROBED = 4  # batches of the largest size on which the sizes are compared
@@ -108,6 +109,7 @@ class TorchScriptModel:
         self.bundle, self.parameters, self.batch_sizes = bundle, parameters, batch_sizes
         self._module, self._torch = module, import_torch()
         self._row_shapes = _row_shapes(bundle.manifest)
+        self.alone = False  # True when a row's place in a batch changes its bits
 
     @property
     def manifest(self) -> Manifest:
@@ -117,9 +119,9 @@ class TorchScriptModel:
         """Runs each batch size, so that the first real call is quick, and gives up those that change a row's bits."""
         shape = self.manifest.length, len(self.manifest.channels)
         random, largest = np.random.default_rng(0), self.batch_sizes[-1]
-        probe = (random.normal(size=(PROBED * largest, *shape)) * random.choice([0.1, 1, 100], shape[1])).astype(
-            np.float32
-        )
+        probe = random.normal(size=(PROBED * largest, *shape))
+        probe[::2] = probe[::2].cumsum(axis=1)  # noise and walks, small and large
+        probe = (probe * random.choice([0.1, 1, 3, 100], (len(probe), 1, 1))).astype(np.float32)
         probe[::7, : shape[0] // 2] = np.nan  # a series that has just begun
         probe[0] = np.nan  # and one of which nothing was heard: it may give NaN, and must not fail
         whole: dict[str, NDArray[np.float32]] = {}
@@ -127,12 +129,18 @@ class TorchScriptModel:
         for size in reversed(self.batch_sizes):
             for _ in range(WARM_CALLS):
                 self._run(probe[:size].copy())
-            parts = [self._run(probe[i : i + size].copy()) for i in range(0, len(probe), size)]
-            given = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-            whole = whole or given
-            if all(np.array_equal(given[key], whole[key], equal_nan=True) for key in whole):
+            given = self._in_batches(probe, size)
+            if not whole:
+                whole = given
+                moved = self._in_batches(np.roll(probe, 1, axis=0), size)
+                self.alone = not _same({key: np.roll(array, -1, axis=0) for key, array in moved.items()}, whole)
+            if _same(given, whole):
                 kept.append(size)
-        self.batch_sizes = tuple(reversed(kept))
+        self.batch_sizes = (self.batch_sizes[0],) if self.alone else tuple(reversed(kept))
+
+    def _in_batches(self, values: NDArray[np.float32], size: int) -> dict[str, NDArray[np.float32]]:
+        parts = [self._run(values[i : i + size].copy()) for i in range(0, len(values), size)]
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def infer(self, values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """values: float32 [B, T, C], NaN where missing -> the task's outputs, float32, first axis B.
@@ -146,7 +154,7 @@ class TorchScriptModel:
                 self.manifest.label, f"windows of {values.dtype} {list(values.shape)}",
                 f"it takes float32 [B, {expected[0]}, {expected[1]}]",
             )  # fmt: skip
-        count, largest = len(values), self.batch_sizes[-1]
+        count, largest = len(values), 1 if self.alone else self.batch_sizes[-1]
         parts = [self._padded(values[start : start + largest]) for start in range(0, max(count, 1), largest)]
         if len(parts) == 1:
             return parts[0]
@@ -201,6 +209,10 @@ def _row_shapes(m: Manifest) -> dict[str, tuple[int, ...]]:
         "probability": (len(m.classes),),
     }
     return {key: shapes[key] for key in PROMISED[m.task]} | {"interval": (channels, 2)}
+
+
+def _same(a: dict[str, NDArray[np.float32]], b: dict[str, NDArray[np.float32]]) -> bool:
+    return all(np.array_equal(a[key], b[key], equal_nan=True) for key in a)
 
 
 def _first_line(error: Exception) -> str:
