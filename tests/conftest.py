@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,16 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def _wait_listening(port: int) -> None:
+    """It says that it runs before it accepts."""
+    for _ in range(1000):
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.01)
+    pytest.fail("mosquitto does not listen")
+
+
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
     """Makes brokers: `mosquitto("allow_anonymous true", …)`; {port} in a line is the free port that it listens on."""
@@ -88,6 +99,7 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
             threading.Thread(target=read, daemon=True).start()
             assert up.wait(10), "mosquitto does not start"
             assert process.poll() is None, "mosquitto ended at once"
+            _wait_listening(port)
 
         def stop() -> None:
             process = box.pop("process", None)

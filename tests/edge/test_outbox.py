@@ -25,6 +25,9 @@ class Wire:
         self.sent.append(publication)
         return len(self.sent)
 
+    def publish_many(self, publications: Sequence[Publication]) -> None:
+        self.sent += publications
+
     def confirm_all(self) -> None:
         self._confirm = list(range(1, len(self.sent) + 1))
 

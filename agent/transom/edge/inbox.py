@@ -7,6 +7,7 @@ one that waits for an acknowledgement (it has a token) is never shed: whoever pu
 import heapq
 import threading
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from transom.core.pipeline import Message
@@ -65,6 +66,21 @@ class Inbox:
             (self._fleeting if token is None else self._lasting).append((self._count, message, token))
             self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
             self._changed.notify_all()
+
+    def put_many(self, entries: Sequence[tuple[Message, Token | None]]) -> None:
+        """`put` for each, in one go."""
+        size = sum(len(message.payload) for message, _ in entries)
+        with self._changed:
+            if len(self) + len(entries) <= self._limit and self._bytes + size <= self._largest:
+                for message, token in entries:
+                    self._count += 1
+                    (self._fleeting if token is None else self._lasting).append((self._count, message, token))
+                self._bytes += size
+                self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
+                self._changed.notify_all()
+                return
+        for message, token in entries:
+            self.put(message, token)
 
     def wait(self, timeout: float) -> bool:
         """True as soon as there is a message, False after `timeout` seconds without one."""

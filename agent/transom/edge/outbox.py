@@ -39,10 +39,10 @@ class Outbox:
 
     def predict(self, publications: Iterable[Publication], now: int, connection: Connection) -> None:
         """Sends what nothing older stands in the way of, and keeps the rest for a while. now: ms."""
+        if not self._predictions and connection.can_publish:
+            connection.publish_many(list(publications))
+            return
         for publication in publications:
-            if not self._predictions and connection.can_publish:
-                connection.publish(publication)
-                continue
             if len(self._predictions) >= self._limit:
                 self._predictions.popleft()
                 self.counts["predictions_dropped"] += 1

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from transom.edge.client import Client, PlainClient, new
 from transom.errors import BrokerError
 from transom.settings import Settings
 
@@ -46,6 +46,8 @@ class BrokerOptions:
     keepalive: int = 60
     session: int = 0
     tls: TlsOptions | None = None
+    transport: Literal["tcp", "websockets"] = "tcp"
+    path: str = "/mqtt"
 
     def __repr__(self) -> str:
         return f"BrokerOptions({self.host}:{self.port})"  # no password in any log
@@ -58,21 +60,18 @@ def broker_options(settings: Settings) -> BrokerOptions:
     tls = TlsOptions(b.tls.ca_file, b.tls.cert_file, b.tls.key_file, b.tls.insecure) if b.tls.enabled else None
     return BrokerOptions(
         b.host, b.port, b.protocol, min(b.qos, 1), b.username, password, b.client_id or f"transom-{settings.agent.id}",
-        max(1, b.keepalive // 1000), b.session // 1000, tls,
+        max(1, b.keepalive // 1000), b.session // 1000, tls, b.transport, b.path,
     )  # fmt: skip
 
 
-def new_client(options: BrokerOptions, *, version5: bool, client_id: str) -> paho.Client:
+def new_client(options: BrokerOptions, *, version5: bool, client_id: str) -> Client | PlainClient:
     """A paho client with login and TLS set. Raises BrokerError for files that cannot be used."""
-    protocol = paho.MQTTv5 if version5 else paho.MQTTv311
-    # paho takes clean_session for 3.1.1 only; MQTT 5 says it when connecting.
-    client = paho.Client(
-        CallbackAPIVersion.VERSION2,
-        client_id,
-        protocol=protocol,
-        clean_session=None if version5 else not options.session,
-        manual_ack=True,
+    # 3.1.1 takes clean_session here; MQTT 5 says it when connecting.
+    client = new(
+        client_id, version5=version5, clean=None if version5 else not options.session, transport=options.transport
     )
+    if options.transport == "websockets":
+        client.ws_set_options(path=options.path)
     if options.username is not None:
         client.username_pw_set(options.username, options.password)
     if options.tls is not None:

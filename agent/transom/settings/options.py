@@ -127,6 +127,10 @@ class BrokerSettings(Section):
     protocol: Annotated[Literal["auto", "5", "3.1.1"], BeforeValidator(rules.text)] = Field(
         default="auto", description='MQTT version: "5", "3.1.1", or "auto" for 5 and, where that is refused, 3.1.1.'
     )
+    transport: Annotated[Literal["tcp", "websockets"], BeforeValidator(rules.text)] = Field(
+        default="tcp", description='"tcp", or "websockets" for a broker that is behind a web server.'
+    )
+    path: Line = Field(default="/mqtt", description="Path at the web server, with websockets.")
     qos: Whole = Field(
         default=1,
         ge=0,

@@ -1,0 +1,102 @@
+"""MQTT PUBLISH and PUBACK packets, many at a time: bytes in, messages out, and back. No socket, no state.
+
+The rest of the protocol is paho's. Formats: MQTT 3.1.1 section 3.3, MQTT 5.0 section 3.3.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+PUBLISH, PUBACK = 0x30, 0x40
+DUP, QOS, RETAIN = 0x08, 0x06, 0x01
+LONGEST_TOPIC = 65_535  # bytes
+
+
+class Packet(NamedTuple):
+    """A PUBLISH as it came. first: the first byte, with DUP, QoS and RETAIN; mid: 0 at QoS 0."""
+
+    topic: bytes
+    payload: bytes
+    first: int
+    mid: int
+
+
+class MalformedError(ValueError):
+    """Bytes that are no MQTT; the connection cannot go on."""
+
+
+def length_at(data: bytes | bytearray, at: int, end: int) -> tuple[int, int]:
+    """The variable byte integer at `at`: (value, where it ends), (-1, at) when it is not all there."""
+    value = shift = 0
+    for i in range(at, min(end, at + 4)):
+        value |= (data[i] & 127) << shift
+        if data[i] < 128:
+            return value, i + 1
+        shift += 7
+    if end >= at + 4:
+        raise MalformedError("a length of more than four bytes")
+    return -1, at
+
+
+def parse(data: bytes, at: int, version5: bool) -> tuple[list[Packet], int, int]:
+    """PUBLISH packets of QoS 0 and 1 from `at` on, up to the first that is another or not all there.
+
+    Returns them, where they end, and how long the packet that begins there is: 0 when not even that is known.
+    Raises MalformedError.
+    """
+    packets: list[Packet] = []
+    add, end = packets.append, len(data)
+    while at + 1 < end:
+        first, length, body = data[at], data[at + 1], at + 2
+        if length > 127:
+            length, body = length_at(data, at + 1, end)
+            if length < 0:
+                return packets, at, 0
+        stop = body + length
+        if stop > end or first & 0xF0 != PUBLISH or first & QOS > 2:
+            return packets, at, stop - at
+        rest = body + 2 + (data[body] << 8 | data[body + 1] if length > 1 else length)
+        topic, mid = data[body + 2 : rest], 0
+        if first & QOS:
+            rest += 2
+            if rest > stop:
+                raise MalformedError("a PUBLISH that is too short")
+            mid = data[rest - 2] << 8 | data[rest - 1]
+        if version5 and rest < stop:
+            size = data[rest]
+            rest += 1 + size
+            if size > 127:
+                size, rest = length_at(data, rest - 1 - size, stop)
+                rest += size
+        elif version5:
+            raise MalformedError("a PUBLISH without properties")
+        if rest > stop or not topic:
+            raise MalformedError("a PUBLISH whose parts do not fit into it")
+        add(Packet(topic, data[rest:stop], first, mid))
+        at = stop
+    return packets, at, 0
+
+
+def publish(messages: Iterable[tuple[str, bytes]], version5: bool) -> bytes:
+    """QoS 0, not retained; (topic, payload). Topics must be valid, and at most LONGEST_TOPIC bytes."""
+    parts: list[bytes] = []
+    for topic, payload in messages:
+        name = topic.encode()
+        length = 2 + len(name) + version5 + len(payload)
+        parts.append(_head(PUBLISH, length) + len(name).to_bytes(2, "big") + name + (b"\0" if version5 else b""))
+        parts.append(payload)
+    return b"".join(parts)
+
+
+def puback(mids: Sequence[int]) -> bytes:
+    return b"".join([b"\x40\x02" + mid.to_bytes(2, "big") for mid in mids])
+
+
+def _head(first: int, length: int) -> bytes:
+    if length < 128:
+        return bytes((first, length))
+    out = [first]
+    while length > 127:
+        out.append(length & 127 | 128)
+        length >>= 7
+    out.append(length)
+    return bytes(out)
