@@ -327,3 +327,90 @@ def test_shed_messages_are_accounted_for() -> None:
     pipeline.shed({"plant/a/x": 2})
     counts = pipeline.accounts()["s"]
     assert (counts["received"], counts["shed"]) == (2, 2)
+
+
+def test_a_clock_that_is_an_hour_ahead_stops_its_series_for_a_while_only_and_is_told_of() -> None:
+    """Its readings are refused until nothing else has come for resync_after; then the difference is taken off."""
+    pipeline = simple(grid=GridSpec(resync_after=60_000))
+    ahead = 3_600_000
+    made = [reading(i, 1000 * i) for i in range(10)]
+    made += [
+        Message("plant/a/x", b'{"value":%d,"time":%d}' % (i, T0 + 1000 * i + ahead), T0 + 1000 * i)
+        for i in range(10, 200)
+    ]
+    made += [reading(i, 1000 * i) for i in range(200, 210)]  # and somebody sets the clock right
+    events = run(pipeline, made, list(range(len(made))))
+    counts = pipeline.accounts()["s"]
+    assert counts["invalid_time"] == 60
+    assert counts["accepted"] == len(made) - 60
+    letters = [letter for batch in events for letter in batch.dead_letters]
+    assert len(letters) == 60
+    assert letters[0].topic == "plant/a/x"
+    assert "60 min ahead" in letters[0].reason
+    assert "timezone" in letters[0].reason
+    ends = [json.loads(line)["time"] for line in published(events)["transom/test/s/a/x/prediction"]]
+    assert ends == sorted(ends)
+    assert ends[-1].startswith("2023-11-14T22:16:49")  # T0 and 209 s: by the clock here
+
+
+def test_what_the_broker_had_kept_is_late_unless_it_names_its_time() -> None:
+    pipeline = simple()
+    pipeline.process([Message("plant/a/x", b"42", T0, False, True), reading(1, 0)._replace(retained=True)])
+    counts = pipeline.accounts()["s"]
+    assert (counts["received"], counts["accepted"], counts["late"], counts["retained"]) == (2, 1, 1, 1)
+
+
+def test_bare_values_in_an_array_are_readings_one_after_the_other() -> None:
+    pipeline = simple()
+    pipeline.process([Message("plant/a/x", b"[1,2,3]", T0), Message("plant/a/x", b"4", T0)])
+    counts = pipeline.accounts()["s"]
+    assert (counts["received"], counts["accepted"], counts["duplicate"]) == (4, 4, 0)
+
+
+def test_a_sequence_number_far_ahead_is_a_new_beginning_and_no_loss() -> None:
+    pipeline = simple(payload=PayloadSpec(sequence="n"))
+    for n in (1, 2, 2**60, 2**60 + 1, 2**60 + 3):
+        pipeline.process([Message("plant/a/x", b'{"value":1,"n":%d}' % n, T0 + n % 1000 * 1000)])
+    assert pipeline.accounts()["s"]["missing"] == 1
+
+
+silent_message = st.tuples(
+    st.sampled_from(["a", "b"]),
+    st.sampled_from([1, 1, 1, 1, 50]),
+    st.sampled_from([None, 0, 0, -1500, -400, 200, -9000]),
+    st.sampled_from([1, 200, 1000, 1000, 3000, 7000, 12_000]),
+)
+
+
+@hypothesis_settings(max_examples=300)
+@given(
+    st.lists(silent_message, min_size=5, max_size=60),
+    st.sampled_from([None, 1000]),
+    st.sampled_from([0, 2000]),
+    st.lists(st.integers(0, 1000), max_size=12),
+)
+def test_silences_among_anomalies_are_told_alike_in_any_split(
+    drawn: list[tuple[Any, ...]], step: int | None, lateness: int, cuts: list[int]
+) -> None:
+    now, messages = T0, []
+    for device, value, offset, pause in drawn:
+        now += pause
+        body = {"value": value} if offset is None else {"value": value, "time": now + offset}
+        messages.append(Message(f"plant/{device}/x", json.dumps(body).encode(), now))
+
+    def made() -> Pipeline:
+        return simple(
+            grid=GridSpec(step, max_gap=5000, lateness=lateness),
+            threshold=10.0, budget=None, alert=AlertSpec(no_data=True),
+        )  # fmt: skip
+
+    expected = published(run(made(), messages, []))
+    assert published(run(made(), messages, cuts)) == expected
+    assert published(run(made(), messages, list(range(len(messages))))) == expected
+    for topic, lines in expected.items():
+        if topic.endswith("/alert"):
+            told = [json.loads(line) for line in lines]
+            begun = {t["id"] for t in told if t["event"] == "raise"}
+            assert {t["id"] for t in told} <= begun
+            for i, t in enumerate(told):
+                assert t["event"] == "raise" or any(u["event"] == "raise" and u["id"] == t["id"] for u in told[:i])

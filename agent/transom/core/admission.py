@@ -28,7 +28,9 @@ class GridSpec:
     the newest time. max_gap: how long a value is held, and after which a series is stale; None = 10 steps, or 60 s
     without ever being stale when a step is one reading. max_ahead: a time further ahead of its arrival is invalid,
     None = never. resync_after: a series whose readings have all been late for so long has set its clock back and
-    starts anew. forget_after: a series silent for so long gives its place back, None = never.
+    starts anew; one whose readings have all been too far ahead for so long has a wrong clock, and from then on the
+    difference that it had then is taken off its times. forget_after: a series silent for so long gives its place
+    back, None = never.
     """
 
     step: int | None = None
@@ -47,7 +49,8 @@ class Admitted:
     order: int64 [n], the sorting; first: bool [n], where a series begins; series, channel, time, value, received:
     the readings' columns in that order; fate: uint8 [n]; closed: int64 [n], up to where steps were closed before each;
     received_before: int64 [n], arrival of the reading before, NEVER for a first one; resync: the index (in order
-    of arrival) of the first reading with which its series must start anew, or None.
+    of arrival) of the first reading with which its series must start anew, or None; ahead: True when it is because
+    its clock is ahead.
     """
 
     order: NDArray[np.int64]
@@ -62,19 +65,24 @@ class Admitted:
     received_before: NDArray[np.int64]
     late_run: NDArray[np.int64]
     late_since: NDArray[np.int64]
+    ahead_run: NDArray[np.int64]
+    ahead_since: NDArray[np.int64]
     resync: int | None
+    ahead: bool
 
 
 class Admission(Table):
     """Watermarks, arrivals and the times seen in open steps, of all series of one stream.
 
     newest: int64 [S] newest time accepted; closed: int64 [S], steps that end at or before it are closed;
-    received: int64 [S], last arrival; channel_newest: int64 [S, C]. All in µs since 1970.
+    received: int64 [S], last arrival; channel_newest: int64 [S, C]. All in µs since 1970. late_run, ahead_run:
+    int64 [S], readings in a row that were late or too far ahead, and since when; offset: int64 [S] µs, what is added
+    to times that are too far ahead because the sensor's clock is known to be wrong, 0 = they are invalid.
     """
 
     fills: ClassVar[dict[str, Any]] = {
         "newest": NEVER, "closed": NEVER, "received": NEVER, "late_run": 0, "late_since": NEVER,
-        "channel_newest": NEVER,
+        "ahead_run": 0, "ahead_since": NEVER, "offset": 0, "channel_newest": NEVER,
     }  # fmt: skip
 
     def __init__(self, spec: GridSpec, channels: int) -> None:
@@ -88,6 +96,9 @@ class Admission(Table):
         self.received = np.zeros(0, np.int64)
         self.late_run = np.zeros(0, np.int64)
         self.late_since = np.zeros(0, np.int64)
+        self.ahead_run = np.zeros(0, np.int64)
+        self.ahead_since = np.zeros(0, np.int64)
+        self.offset = np.zeros(0, np.int64)
         self.channel_newest = np.zeros((0, channels), np.int64)
         # Times of accepted readings, needed only while their step is open and readings may come out of order.
         self._remember = spec.step is not None or self.lateness > 0
@@ -107,7 +118,11 @@ class Admission(Table):
         first = segments.starts(s)
         invalid = np.zeros(len(s), bool)
         if self.spec.max_ahead is not None:
-            invalid = ~arrival & (time - received > self.spec.max_ahead * MS) & (received >= CLOCK_SET)
+            invalid = self._ahead(time, received, arrival)
+            wrong = invalid & (self.offset[s] != 0)
+            if wrong.any():
+                time = np.where(wrong, time + self.offset[s], time)
+                invalid = self._ahead(time, received, arrival)
         counted = np.where(invalid, NEVER, time)
         newest = segments.max_before(counted, first, self.newest[s])
         closed = np.maximum(self.closed[s], newest - self.lateness)
@@ -125,14 +140,29 @@ class Admission(Table):
         fate = np.where(late, np.uint8(Fate.LATE), np.uint8(Fate.ACCEPTED))
         fate[duplicate] = Fate.DUPLICATE
         fate[invalid] = Fate.INVALID
-        late_run, late_since = self._late_runs(s, first, received, fate)
+        late_run, late_since = _runs(s, first, received, fate == Fate.LATE, self.late_run, self.late_since)
+        ahead_run, ahead_since = _runs(s, first, received, invalid, self.ahead_run, self.ahead_since)
+        ahead = invalid & (ahead_run >= RESYNC_READINGS) & (received - ahead_since >= self.spec.resync_after * MS)
         resync = (
-            (fate == Fate.LATE) & (late_run >= RESYNC_READINGS) & (received - late_since >= self.spec.resync_after * MS)
-        ) | (arrival & (channel_before - time > self.spec.resync_after * MS))  # our own clock was set back
+            ahead
+            | (
+                (fate == Fate.LATE)
+                & (late_run >= RESYNC_READINGS)
+                & (received - late_since >= self.spec.resync_after * MS)
+            )
+            | (arrival & (channel_before - time > self.spec.resync_after * MS))
+        )  # our own clock was set back
+        begin = int(order[resync].min()) if resync.any() else None
         return Admitted(
             order, first, s, channel, time, readings.value[order], received, fate, closed, received_before, late_run,
-            late_since, int(order[resync].min()) if resync.any() else None,
+            late_since, ahead_run, ahead_since, begin, begin is not None and bool(ahead[order == begin].any()),
         )  # fmt: skip
+
+    def _ahead(
+        self, time: NDArray[np.int64], received: NDArray[np.int64], arrival: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        assert self.spec.max_ahead is not None
+        return ~arrival & (time - received > self.spec.max_ahead * MS) & (received >= CLOCK_SET)
 
     def _channel_before(
         self, s: NDArray[np.int32], channel: NDArray[np.int64], time: NDArray[np.int64]
@@ -166,21 +196,6 @@ class Admission(Table):
         result: NDArray[np.bool_] = repeated[n_known:]
         return result
 
-    def _late_runs(
-        self, s: NDArray[np.int32], first: NDArray[np.bool_], received: NDArray[np.int64], fate: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """int64 [n] each: how many readings in a row were late up to this one, and since which arrival."""
-        ok = fate != Fate.LATE
-        index = np.arange(len(ok))
-        begin = segments.start_of(first)
-        last_ok = np.maximum.accumulate(np.where(ok, index, -1))
-        inside = last_ok >= begin
-        before = self.late_run[s]
-        run = np.where(inside, index - last_ok, index - begin + 1 + before)
-        opened = np.where(inside, np.minimum(last_ok + 1, len(ok) - 1), begin)
-        since = np.where(inside | (before == 0), received[opened], self.late_since[s])
-        return run, since
-
     def commit(self, batch: Admitted) -> None:
         """Takes the batch as happened."""
         last = segments.ends(batch.first)
@@ -192,6 +207,7 @@ class Admission(Table):
         np.maximum.at(self.channel_newest, (batch.series[valid], batch.channel[valid]), batch.time[valid])
         self.closed[ids] = np.maximum(batch.closed[last], self.newest[ids] - self.lateness)
         self.late_run[ids], self.late_since[ids] = batch.late_run[last], batch.late_since[last]
+        self.ahead_run[ids], self.ahead_since[ids] = batch.ahead_run[last], batch.ahead_since[last]
         if self._remember:
             self._seen_key = np.concatenate([self._seen_key, s.astype(np.int64) * self.channels + channel])
             self._seen_time = np.concatenate([self._seen_time, time])
@@ -211,6 +227,11 @@ class Admission(Table):
         self.reset(series)
         self.received[series] = received
 
+    def trust_arrival(self, series: NDArray[np.int32], offset: int) -> None:
+        """The clock of these series is wrong: `offset` (µs) makes the times that are too far ahead those of arrival."""
+        self.offset[series] = offset
+        self.ahead_run[series], self.ahead_since[series] = 0, NEVER
+
     def reset(self, series: NDArray[np.int32]) -> None:
         super().reset(series)
         if len(self._seen_key):
@@ -224,3 +245,22 @@ class Admission(Table):
         super().restore(state)
         self._seen_key, self._seen_time = np.array(state["seen_key"]), np.array(state["seen_time"])
         self._seen_kept = len(self._seen_key)
+
+
+def _runs(
+    s: NDArray[np.int32], first: NDArray[np.bool_], received: NDArray[np.int64], hit: NDArray[np.bool_],
+    run_before: NDArray[np.int64], since_before: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """int64 [n] each: how many readings in a row were hit up to this one, and since which arrival.
+
+    s, first, received: sorted by series; run_before, since_before: int64 [S], the same after the batch before.
+    """
+    index = np.arange(len(hit))
+    begin = segments.start_of(first)
+    last_ok = np.maximum.accumulate(np.where(hit, -1, index))
+    inside = last_ok >= begin
+    before = run_before[s]
+    run = np.where(inside, index - last_ok, index - begin + 1 + before)
+    opened = np.where(inside, np.minimum(last_ok + 1, len(hit) - 1), begin)
+    since = np.where(inside | (before == 0), received[opened], since_before[s])
+    return run, since

@@ -23,11 +23,15 @@ _FREE = (1 << 63) - 1  # an open slot that holds no step
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Series that went stale or came back: series int32 [n], time int64 [n] µs (of arrival), back: bool [n]."""
+    """Series that went stale or came back: series int32 [n], time int64 [n] µs (of arrival), back: bool [n].
+
+    closed: int64 [n] µs, event time: the steps before it were closed by then, those from it on come after.
+    """
 
     series: NDArray[np.int32]
     time: NDArray[np.int64]
     back: NDArray[np.bool_]
+    closed: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +87,14 @@ class Grid(Table):
             if batch.resync is None:
                 self._take(batch, fates, steps, silences)
                 break
-            # The series of this reading starts anew with it: what came before is taken first.
+            # The series of this reading starts anew with it, or its clock is seen through: what came before is first.
             before, readings = readings[: batch.resync], readings[batch.resync :]
             if len(before):
                 self._take(self.admission.admit(before), fates, steps, silences)
             again = readings.series[:1]
+            if batch.ahead:
+                self.admission.trust_arrival(again, readings.received[0] - readings.time[0])
+                continue
             steps.append(self._close_all(again))
             self.admission.start_anew(again)
             self.filling.reset(again)
@@ -112,6 +119,7 @@ class Grid(Table):
         heard = self.admission.received != NEVER
         self.admission.received[heard] += jump
         self.admission.late_since[self.admission.late_run > 0] += jump
+        self.admission.ahead_since[self.admission.ahead_run > 0] += jump
 
     def tick(self, now: int) -> tuple[Steps, Silence]:
         """Closes the open steps of series idle at `now` (µs since 1970) and finds those that fell silent."""
@@ -122,8 +130,9 @@ class Grid(Table):
         ids = np.flatnonzero(~self.stale & (self.admission.received != NEVER) & (quiet > self.stale_after))
         self.stale[ids] = True
         return steps, Silence(
-            ids.astype(np.int32), self.admission.received[ids] + self.stale_after, np.zeros(len(ids), bool)
-        )
+            ids.astype(np.int32), self.admission.received[ids] + self.stale_after, np.zeros(len(ids), bool),
+            np.full(len(ids), _FREE),
+        )  # fmt: skip
 
     def forgotten(self, now: int) -> NDArray[np.int32]:
         """int32 [n]: series silent for longer than `forget_after` at `now` (µs since 1970)."""
@@ -155,8 +164,11 @@ class Grid(Table):
         series = np.concatenate([batch.series[told], batch.series[back]])
         time = np.concatenate([before[told] + self.stale_after, batch.received[back]])
         is_back = np.concatenate([np.zeros(int(told.sum()), bool), np.ones(int(back.sum()), bool)])
+        # Steps that end at or before `closed` were closed: their begin lies before closed - step + 1.
+        closed = batch.closed - self.admission.step + 1
+        bound = np.concatenate([closed[told], closed[back]])
         order = np.lexsort((is_back, time, series))
-        return Silence(series[order], time[order], is_back[order])
+        return Silence(series[order], time[order], is_back[order], bound[order])
 
     def _aggregate(self, batch: Admitted) -> tuple[NDArray[np.int32], NDArray[np.int64], Cells]:
         """Adds the accepted readings to the open steps; returns those that closed, by series and time."""
@@ -244,8 +256,11 @@ def _joined(parts: list[Silence]) -> Silence:
     parts = [p for p in parts if len(p.series)]
     if len(parts) == 1:
         return parts[0]
+    series = np.concatenate([np.zeros(0, np.int32), *(p.series for p in parts)])
+    order = np.argsort(series, kind="stable")
     return Silence(
-        np.concatenate([np.zeros(0, np.int32), *(p.series for p in parts)]),
-        np.concatenate([np.zeros(0, np.int64), *(p.time for p in parts)]),
-        np.concatenate([np.zeros(0, bool), *(p.back for p in parts)]),
+        series[order],
+        np.concatenate([np.zeros(0, np.int64), *(p.time for p in parts)])[order],
+        np.concatenate([np.zeros(0, bool), *(p.back for p in parts)])[order],
+        np.concatenate([np.zeros(0, np.int64), *(p.closed for p in parts)])[order],
     )

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.core.events import DeadLetter
+from transom.core.events import DeadLetter, lasted
 from transom.core.model import ANY, Manifest
 from transom.core.payloads import Decode, PayloadSpec, compile_decoder, sequence_of
-from transom.core.readings import Readings
+from transom.core.readings import Fate, Readings
 from transom.core.sequence import Sequences
 from transom.core.topics import CHANNEL, Pattern
 from transom.core.values import PayloadError
 
 LONGEST_NAME = 512  # characters of a series' name, which becomes part of a topic
+NEVER_AHEAD = 1 << 62
 MOST_TARGETS = 1000  # keys of one topic's payloads that are remembered
 DEAD_LETTERS = 10  # a second and stream, by time of arrival
 
@@ -50,8 +51,9 @@ class Intake:
 
     def __init__(
         self, name: str, pattern: Pattern, series: Sequence[str], payload: PayloadSpec, manifest: Manifest,
-        max_series: int,
+        max_series: int, max_ahead: int | None = None,
     ) -> None:  # fmt: skip
+        """max_ahead: ms; a reading whose time is further ahead of its arrival is remembered, to be told of."""
         self.name, self.pattern, self.payload, self.max_series = name, pattern, payload, max_series
         self.filter = pattern.filter
         self._series_levels = [pattern.names.index(n) for n in pattern.check_series(series)]
@@ -70,8 +72,12 @@ class Intake:
         self._free: list[int] = []
         self._all = tuple(c.name for c in manifest.channels)
         self._columns = _Columns()
-        self.dead_letters: list[DeadLetter] = []
-        self.counts: dict[str, int] = dict.fromkeys(("received", "unused", "payload", "topic", "series", "repeated"), 0)
+        self._ahead = NEVER_AHEAD if max_ahead is None else max_ahead * 1000
+        # Perhaps to be told: index among the collected readings, or None; topic, payload, arrival in µs, reason.
+        self._candidates: list[tuple[int | None, str, bytes, int, str]] = []
+        self.counts: dict[str, int] = dict.fromkeys(
+            ("received", "unused", "payload", "topic", "series", "repeated", "retained"), 0
+        )
         self._letter_second = [-1, 0]
         self.sequences = Sequences()
 
@@ -167,20 +173,24 @@ class Intake:
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    def add(self, route: Route, topic: str, payload: bytes, received: int, stamp: int) -> None:
-        """received: µs; stamp: the same made distinct, the time of readings that name none."""
+    def add(self, route: Route, topic: str, payload: bytes, received: int, stamp: int, retained: bool = False) -> int:
+        """received: µs; stamp: the same made distinct, the time of readings that name none; retained: the broker had
+        kept the message, nobody knows for how long. Returns how many stamps more were used, for bare values in a row.
+        """
+        more = 0
         try:
             samples = route.decode(payload, received)
         except PayloadError as error:
             self.refuse("payload", topic, payload, received, str(error))
-            return
+            return 0
         if self.payload.sequence is not None:
             number = sequence_of(payload, self.payload)
             if number is not None and not self.sequences.is_new(topic, number):
                 self.counts["received"] += len(samples)
                 self.counts["repeated"] += len(samples)
-                return
+                return 0
         columns, targets = self._columns, route.targets
+        again: dict[str | None, int] | None = {} if len(samples) > 1 else None
         for leaf, time, value in samples:
             if leaf in targets:
                 target = targets[leaf]
@@ -198,26 +208,54 @@ class Intake:
             if value.__class__ is PayloadError:
                 self.refuse("payload", topic, payload, received, str(value))
                 continue
+            if time is None:
+                if retained:  # of a time that is over, but which nobody can say
+                    self.counts["received"] += 1
+                    self.counts["retained"] += 1
+                    continue
+                if again is not None:  # the second value of the same channel is a second reading
+                    nth = again[leaf] = again.get(leaf, -1) + 1
+                    more = max(more, nth)
+                columns.time.append(stamp + (nth if again is not None else 0))
+            else:
+                if time - received > self._ahead:
+                    self._candidates.append((len(columns.series), topic, payload, received, ""))
+                columns.time.append(time)
             columns.series.append(target[0])
             columns.channel.append(target[1])
-            columns.time.append(stamp if time is None else time)
             columns.value.append(value)  # type: ignore[arg-type]  # the class was just looked at
             columns.received.append(received)
             columns.arrival.append(time is None)
+        return more
 
     def refuse(self, kind: str, topic: str, payload: bytes, received: int, reason: str) -> None:
-        """Counts one reading as invalid; at most DEAD_LETTERS a second (of arrival) are kept to be told."""
+        """Counts one reading as invalid, to be told."""
         self.counts["received"] += 1
         self.counts[kind] += 1
-        self.letter(topic, payload, received, reason)
+        self._candidates.append((None, topic, payload, received, reason))
 
-    def letter(self, topic: str, payload: bytes, received: int, reason: str) -> None:
-        second = received // 1_000_000
-        if self._letter_second[0] != second:
-            self._letter_second = [second, 0]
-        self._letter_second[1] += 1
-        if self._letter_second[1] <= DEAD_LETTERS:
-            self.dead_letters.append(DeadLetter(self.name, topic, payload, reason))
+    def take_letters(self, fate: NDArray[np.uint8], readings: Readings) -> list[DeadLetter]:
+        """Of what was refused since the last call, at most DEAD_LETTERS a second of arrival, in order of arrival.
+
+        fate: uint8 [n], of the readings of the last `take`: some may have been refused for their time.
+        """
+        candidates, self._candidates = self._candidates, []
+        letters: list[DeadLetter] = []
+        for index, topic, payload, received, why in candidates:
+            if index is not None and fate[index] != Fate.INVALID:
+                continue
+            second = received // 1_000_000
+            if self._letter_second[0] != second:
+                self._letter_second = [second, 0]
+            self._letter_second[1] += 1
+            if self._letter_second[1] > DEAD_LETTERS:
+                continue
+            reason = why
+            if index is not None:
+                ahead = lasted(int(readings.time[index]) - received)
+                reason = f"its time is {ahead} ahead of the clock here: check its clock, and timezone (max_ahead)"
+            letters.append(DeadLetter(self.name, topic, payload, reason))
+        return letters
 
     def take(self) -> Readings:
         """The readings collected since the last call, in order of arrival."""
@@ -227,10 +265,6 @@ class Intake:
             np.array(c.series, np.int32), np.array(c.channel, np.int16), np.array(c.time, np.int64),
             np.array(c.value, np.float64), np.array(c.received, np.int64), np.array(c.arrival, np.bool_),
         )  # fmt: skip
-
-    def take_letters(self) -> list[DeadLetter]:
-        letters, self.dead_letters = self.dead_letters, []
-        return letters
 
     # --- state ----------------------------------------------------------------------------------------------------
 

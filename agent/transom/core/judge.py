@@ -140,22 +140,43 @@ class Judge:
             contribution={} if contribution is None else {names[j]: float(contribution[j]) for j in order},
         )  # fmt: skip
 
-    def silence(self, silence: Silence) -> list[Alert]:
-        """No-data alerts of series that fell silent or came back, if the stream asks for them."""
+    def judge_around(self, silence: Silence, windows: Windows, outputs: Outputs) -> Events:
+        """`judge`, and the no-data alerts of series that fell silent or came back, each in its place among the windows
+        of its series: a batch must not look into a silence from behind it."""
+        events = Events()
         if not self.alerts.spec.no_data or not len(silence.series):
-            return []
-        told: list[Alert] = []
+            return self.judge(windows, outputs) if len(windows) else events
+        left = np.ones(len(windows), bool)
         rank = segments.ranks(segments.starts(silence.series))
         for turn in range(int(rank.max()) + 1):
             rows = np.flatnonzero(rank == turn)
-            change = self.alerts.silence(silence.series[rows], silence.time[rows], silence.back[rows])
-            for row, kind in zip(rows.tolist(), change.tolist(), strict=True):
-                if not kind:
-                    continue
-                i, time = int(silence.series[row]), int(silence.time[row])
-                told.append(self._no_data(i, time, kind))
-                if kind == Change.CLEAR and self.alerts.active[i]:  # both kinds share a retained topic: the last stays
-                    told.append(self._still_up(i, time))
+            begin = np.searchsorted(windows.series, silence.series[rows], "left").tolist()
+            stop = np.searchsorted(windows.series, silence.series[rows], "right").tolist()
+            before = np.zeros(len(windows), bool)
+            for row, a, b in zip(rows.tolist(), begin, stop, strict=True):
+                hit = np.flatnonzero(windows.end[a:b] < silence.closed[row])
+                before[a : a + int(hit[-1]) + 1 if len(hit) else a] = True
+            self._judge_some(events, windows, outputs, before & left)
+            left &= ~before
+            events.alerts += self._silence(silence, rows)
+        self._judge_some(events, windows, outputs, left)
+        return events
+
+    def _judge_some(self, events: Events, windows: Windows, outputs: Outputs, rows: NDArray[np.bool_]) -> None:
+        if rows.any():
+            some = Windows(windows.series[rows], windows.end[rows], windows.values[rows])
+            events.extend(self.judge(some, {key: array[rows] for key, array in outputs.items()}))
+
+    def _silence(self, silence: Silence, rows: NDArray[np.int64]) -> list[Alert]:
+        told: list[Alert] = []
+        change = self.alerts.silence(silence.series[rows], silence.time[rows], silence.back[rows])
+        for row, kind in zip(rows.tolist(), change.tolist(), strict=True):
+            if not kind:
+                continue
+            i, time = int(silence.series[row]), int(silence.time[row])
+            told.append(self._no_data(i, time, kind))
+            if kind == Change.CLEAR and self.alerts.active[i]:  # both kinds share a retained topic: the last stays
+                told.append(self._still_up(i, time))
         return told
 
     def _still_up(self, series: int, time: int) -> Alert:

@@ -5,9 +5,11 @@ arrival; value: a finite float, or the PayloadError that says why it is none, so
 other. Never looks at a topic or a clock; refuses with a reason instead of guessing.
 """
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
+from decimal import Decimal
 from typing import Any, Literal
 
 import cbor2
@@ -58,7 +60,12 @@ def compile_decoder(spec: PayloadSpec) -> Decode:
     def decode(payload: bytes, received: int) -> list[Sample]:
         if len(payload) > spec.max_bytes:
             raise PayloadError(f"payload of {len(payload):,} bytes, the limit is {spec.max_bytes:,} (max_payload)")
-        return read(payload, received)
+        try:
+            return read(payload, received)
+        except PayloadError:
+            raise
+        except Exception as error:  # whatever a hostile payload finds in a decoder, it is that message's end only
+            raise PayloadError(f"cannot be decoded ({type(error).__name__})") from error
 
     return decode
 
@@ -67,8 +74,8 @@ def sequence_of(payload: bytes, spec: PayloadSpec) -> int | None:
     """The number at `spec.sequence`, None where there is none that counts. Decodes the payload once more."""
     assert spec.sequence is not None
     try:
-        body = cbor2.loads(payload) if spec.format == "cbor" else _json.decode(payload)
-    except (msgspec.DecodeError, cbor2.CBORError, ValueError, RecursionError, EOFError):
+        body = _cbor(payload) if spec.format == "cbor" else _loads(payload)
+    except PayloadError:
         return None  # the decoder has said why
     raw = at(body, spec.sequence)
     return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
@@ -154,7 +161,7 @@ def _many(body: object, spec: PayloadSpec, received: int) -> list[Sample]:
         samples = [
             (leaf, time, tried(raw))
             for leaf, raw in _leaves(body)
-            if isinstance(raw, int | float) and not isinstance(raw, bool) and leaf != skip
+            if isinstance(raw, int | float | Decimal) and not isinstance(raw, bool) and leaf != skip
             and not (skip is None and leaf.lower() in TIME_KEYS)
         ]  # fmt: skip
     if not samples:
@@ -284,13 +291,33 @@ def _auto_format(spec: PayloadSpec) -> Decode:
     return decode
 
 
+def _cbor(payload: bytes) -> Any:
+    """One CBOR item that is the whole payload and no larger than it: shared references (tags 28 and 29) could make a
+    few bytes into an object without end."""
+    source = io.BytesIO(payload)
+    try:
+        body = cbor2.CBORDecoder(source).decode()
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError, EOFError) as error:
+        raise PayloadError(f"malformed CBOR: {str(error)[:200]}") from None
+    if source.tell() != len(payload):
+        raise PayloadError(f"malformed CBOR: {len(payload) - source.tell()} bytes after its end")
+    left, waiting = len(payload), [body]
+    while waiting:
+        item = waiting.pop()
+        left -= 1  # each item is a byte at least
+        if left < 0:
+            raise PayloadError("CBOR with shared references")
+        if isinstance(item, Mapping):
+            waiting += item.keys()
+            waiting += item.values()
+        elif isinstance(item, list | tuple):
+            waiting += item
+    return body
+
+
 def _cbor_format(spec: PayloadSpec) -> Decode:
     def decode(payload: bytes, received: int) -> list[Sample]:
-        try:
-            body = cbor2.loads(payload)
-        except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError, EOFError) as error:
-            raise PayloadError(f"malformed CBOR: {error}") from None
-        return _any(body, spec, received)
+        return _any(_cbor(payload), spec, received)
 
     return decode
 

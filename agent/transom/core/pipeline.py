@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
-from transom.core.events import Events
+from transom.core.events import Alert, Events
 from transom.core.grid import Grid, Silence
 from transom.core.intake import Intake, Route
 from transom.core.judge import Judge
@@ -23,17 +24,19 @@ from transom.core.values import PayloadError
 from transom.core.windows import Buffers
 
 MOST_STRANGERS = 10_000  # topics remembered that belong to no stream
+NO_FATE = np.zeros(0, np.uint8)
 SNAPSHOT = 1  # version of the snapshot's format
 SET_BACK = 300_000_000  # µs: a clock that goes back by more is believed
 
 
 class Message(NamedTuple):
-    """A message as it arrived; nothing is decoded. received: ms since 1970."""
+    """A message as it arrived; nothing is decoded. received: ms since 1970; retained: the broker had kept it."""
 
     topic: str
     payload: bytes
     received: int
     redelivered: bool = False
+    retained: bool = False
 
 
 class Turn(NamedTuple):
@@ -73,7 +76,9 @@ class Stream:
     def __init__(self, spec: StreamSpec, model: Model) -> None:
         m = model.manifest
         self.spec, self.model = spec, model
-        self.intake = Intake(spec.name, Pattern.parse(spec.topic), spec.series, spec.payload, m, spec.max_series)
+        self.intake = Intake(
+            spec.name, Pattern.parse(spec.topic), spec.series, spec.payload, m, spec.max_series, spec.grid.max_ahead
+        )  # fmt: skip
         self.grid = Grid(spec.grid, len(m.channels), m.length)
         self.buffers = Buffers(m.length, len(m.channels), spec.stride, m.min_steps)
         interval = float(spec.grid.step * spec.stride) if spec.grid.step else None
@@ -81,17 +86,20 @@ class Stream:
         self.fates = np.zeros(len(Fate), np.int64)
         self.shed = 0
 
-    def collect(self, readings: Readings) -> tuple[Windows, Silence]:
-        """Align and window: the due windows that these readings complete."""
+    def collect(self, readings: Readings) -> tuple[Windows, Silence, NDArray[np.uint8]]:
+        """Align and window: the due windows that these readings complete, who fell silent, and each reading's fate."""
         self._make_room()
         aligned = self.grid.align(readings)
         self.fates += np.bincount(aligned.fate, minlength=len(Fate))
-        return self.buffers.push(aligned.steps), aligned.silence
+        return self.buffers.push(aligned.steps), aligned.silence, aligned.fate
 
     def process(self) -> Events:
         readings = self.intake.take()
-        events = self._judged(*self.collect(readings)) if len(readings) else Events()
-        events.dead_letters += self.intake.take_letters()
+        if not len(readings):
+            return Events(dead_letters=self.intake.take_letters(NO_FATE, readings))
+        windows, silence, fate = self.collect(readings)
+        events = self._judged(windows, silence)
+        events.dead_letters += self.intake.take_letters(fate, readings)
         return events
 
     def tick(self, now: int) -> Events:
@@ -117,10 +125,10 @@ class Stream:
         return self._judged(self.buffers.push(steps), None)
 
     def _judged(self, windows: Windows, silence: Silence | None) -> Events:
-        events = self.judge.judge(windows, self.model.infer(windows.values)) if len(windows) else Events()
-        if silence is not None:
-            events.alerts += self.judge.silence(silence)
-        return events
+        outputs = self.model.infer(windows.values) if len(windows) else {}
+        if silence is not None and len(silence.series):
+            return self.judge.judge_around(silence, windows, outputs)
+        return self.judge.judge(windows, outputs) if len(windows) else Events()
 
     def _make_room(self) -> None:
         self.grid.resize(len(self.intake.names))
@@ -136,9 +144,11 @@ class Stream:
         invalid = fates[Fate.INVALID] + counts["payload"] + counts["topic"] + counts["series"]
         return {
             "received": counts["received"] + self.shed, "accepted": fates[Fate.ACCEPTED], "invalid": invalid,
-            "duplicate": fates[Fate.DUPLICATE] + counts["repeated"], "late": fates[Fate.LATE], "shed": self.shed,
+            "duplicate": fates[Fate.DUPLICATE] + counts["repeated"], "late": fates[Fate.LATE] + counts["retained"],
+            "shed": self.shed,
             "invalid_payload": counts["payload"], "invalid_topic": counts["topic"],
-            "invalid_series": counts["series"], "invalid_time": fates[Fate.INVALID], "unused": counts["unused"],
+            "invalid_series": counts["series"], "invalid_time": fates[Fate.INVALID],
+            "retained": counts["retained"], "unused": counts["unused"],
             "open": self.grid.pending(), "series": self.intake.series_count,
             "stale": int(self.grid.stale.sum()), "gaps": rhythm["gaps"] + sequences.gaps,
             "missing": rhythm["missing"] + sequences.missing, **self.judge.counts,
@@ -193,7 +203,7 @@ class Pipeline:
     def process(self, messages: Sequence[Message], now: int | None = None) -> Events:
         """messages in order of arrival; now: ms since 1970, None when only the messages tell the time."""
         routes = self._routes
-        for topic, payload, received, _ in messages:
+        for topic, payload, received, _, retained in messages:
             known = routes.get(topic)
             if known is None:
                 known = self._resolve(topic, payload, received * 1000)
@@ -203,13 +213,15 @@ class Pipeline:
                 stamp = self._stamp + 1
             self._stamp = stamp
             for stream, route in known:
-                stream.intake.add(route, topic, payload, received * 1000, stamp)
+                self._stamp = max(
+                    self._stamp, stamp + stream.intake.add(route, topic, payload, received * 1000, stamp, retained)
+                )
         events = Events()
         for stream in self.streams.values():
             events.extend(stream.process())
         if now is not None:
             events.extend(self._tick(now * 1000))
-        events.alerts.sort(key=lambda a: a.time)
+        events.alerts = _by_time(events.alerts)
         return events
 
     def flush(self) -> Events:
@@ -226,7 +238,7 @@ class Pipeline:
                 stream.shed += count
 
     def _refuse(self, message: Message, reason: str) -> None:
-        topic, payload, received, _ = message
+        topic, payload, received, *_ = message
         for stream, _route in self._routes.get(topic) or self._resolve(topic, payload, received * 1000):
             stream.intake.refuse("payload", topic, payload, received * 1000, reason)
 
@@ -302,3 +314,15 @@ class Pipeline:
                 self.streams[name] = Stream(stream.spec, stream.model)
                 fresh.append(name)
         return fresh
+
+
+def _by_time(alerts: list[Alert]) -> list[Alert]:
+    """Over the series by time; those of one series stay in the order in which they came about, for a silence goes by
+    the time of arrival and an anomaly by the time of its readings."""
+    latest: dict[tuple[str, str], int] = {}
+    keys = []
+    for alert in alerts:
+        of = alert.stream, alert.series
+        latest[of] = max(alert.time, latest.get(of, alert.time))
+        keys.append(latest[of])
+    return [alerts[i] for i in sorted(range(len(alerts)), key=keys.__getitem__)]

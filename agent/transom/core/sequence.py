@@ -1,11 +1,12 @@
 """Sequence numbers that a payload carries: what never arrived, and what arrived twice.
 
-A number far behind, or near zero, is a device that began anew.
+A number far behind, far ahead, or near zero, is a device that began anew.
 """
 
 from typing import Any
 
 REMEMBERED = 1000  # numbers back at which a message still counts as old and not as a new beginning
+FARTHEST = 1_000_000  # numbers ahead at which a message is taken for a new beginning and not for a loss
 MOST_TOPICS = 100_000  # topics followed; more are not
 
 
@@ -25,12 +26,12 @@ class Sequences:
             if len(self._last) < MOST_TOPICS:
                 self._last[topic] = number
             return True
-        if number > last:
+        if last < number <= last + FARTHEST:
             self._last[topic] = number
             if number > last + 1:
                 self._missed(topic, last + 1, number)
             return True
-        if last - number > REMEMBERED or (number <= 1 < last - number):
+        if last - number > REMEMBERED or (number <= 1 < last - number) or number - last > FARTHEST:
             self._last[topic] = number
             self._holes.pop(topic, None)
             return True

@@ -7,7 +7,7 @@ import math
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal
 
-from transom.core.values import NUMBER, PayloadError, shown_raw
+from transom.core.values import LONGEST_NUMBER, NUMBER, PayloadError, shown_raw
 
 TimeUnit = Literal["auto", "iso", "s", "ms", "us", "ns", "arrival"]
 
@@ -30,11 +30,13 @@ def instant(raw: object, unit: TimeUnit, timezone: tzinfo, received: int) -> int
     """
     if isinstance(raw, str):
         text = raw.strip()
+        if len(text) > LONGEST_NUMBER:
+            raise PayloadError(f"not a time: {shown_raw(text)}")
         if unit == "iso" or not NUMBER.fullmatch(text):
             return _iso(text, timezone, received)
         raw = float(text) if not text.lstrip("+-").isdigit() else int(text)
     if isinstance(raw, datetime):  # CBOR tags 0 and 1
-        return _in_range((raw if raw.tzinfo else raw.replace(tzinfo=timezone)).astimezone(UTC), raw)
+        return _in_range(raw if raw.tzinfo else raw.replace(tzinfo=timezone), raw.isoformat())
     if isinstance(raw, bool) or not isinstance(raw, int | float) or (isinstance(raw, float) and not math.isfinite(raw)):
         raise PayloadError(f"not a time: {shown_raw(raw)}")
     if unit == "iso":
@@ -68,7 +70,7 @@ def _iso(text: str, timezone: tzinfo, received: int) -> int:
 
 
 def _in_range(moment: datetime, raw: object) -> int:
-    micro = (moment - _EPOCH) // _MICROSECOND
+    micro = (moment - _EPOCH) // _MICROSECOND  # years 1 to 9999 with any offset: no overflow
     if not 0 <= micro <= LATEST:
         raise TimeRangeError(f"time {shown_raw(raw)} is not between 1970 and 2200")
     return micro

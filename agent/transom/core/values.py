@@ -5,11 +5,15 @@ Knows nothing of payloads' shapes. Refuses with a reason instead of guessing.
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 ON = ("on", "true", "open", "opened", "yes", "1", "active", "detected", "occupied")
 OFF = ("off", "false", "closed", "close", "no", "0", "inactive", "clear", "unoccupied")
 LARGEST = 3.4028234e38  # windows are float32
+MOST_SHOWN = 10**40
+LONGEST_NUMBER = 400  # characters: enough for any float written out
 NUMBER = re.compile(r"[ \t\r\n]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[ \t\r\n]*", re.ASCII)
 
 
@@ -31,7 +35,7 @@ class ChannelSpec:
 
 def number(raw: object, channel: ChannelSpec | None = None) -> float:
     """A finite float from a JSON or CBOR value; booleans and on/off words only for a switch. Raises PayloadError."""
-    if isinstance(raw, float) or (isinstance(raw, int) and not isinstance(raw, bool)):
+    if isinstance(raw, float | Decimal) or (isinstance(raw, int) and not isinstance(raw, bool)):
         try:
             value = float(raw)
         except OverflowError:
@@ -40,7 +44,11 @@ def number(raw: object, channel: ChannelSpec | None = None) -> float:
         value = _switched(raw, channel)
     elif isinstance(raw, bool):
         raise PayloadError(f"boolean {raw}: set switch = true for this channel to read it as 1/0")
-    elif isinstance(raw, str) and (NUMBER.fullmatch(raw) or raw.strip().lower() in ("nan", "inf", "-inf")):
+    elif (
+        isinstance(raw, str)
+        and len(raw) <= LONGEST_NUMBER
+        and (NUMBER.fullmatch(raw) or raw.strip().lower() in ("nan", "inf", "-inf"))
+    ):
         value = float(raw)
     else:
         raise PayloadError(f"not a number: {shown_raw(raw)}")
@@ -69,6 +77,22 @@ def _switched(raw: object, channel: ChannelSpec) -> float:
     raise PayloadError(f"neither on nor off: {shown_raw(raw)}")
 
 
-def shown_raw(raw: object) -> str:
-    text = repr(raw)
+def shown_raw(raw: object, depth: int = 0) -> str:
+    """A value for a sentence, in at most 60 characters or so, whatever it is: also one that has no end."""
+    if isinstance(raw, str | bytes):
+        text = repr(raw[:60])
+    elif isinstance(raw, int) and not -MOST_SHOWN < raw < MOST_SHOWN:  # Python refuses to write thousands of digits
+        text = f"a whole number of {raw.bit_length()} bits"
+    elif isinstance(raw, Mapping):
+        text = (
+            "{…}"
+            if depth
+            else "{" + ", ".join(shown_raw(key, 1) for key, _ in zip(raw, range(8), strict=False)) + ": …}"
+        )
+    elif isinstance(raw, list | tuple):
+        text = "[…]" if depth else "[" + ", ".join(shown_raw(item, 1) for item in raw[:8]) + "]"
+    elif raw is None or isinstance(raw, bool | int | float):
+        text = repr(raw)
+    else:
+        text = f"a {type(raw).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}…"
