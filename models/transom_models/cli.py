@@ -1,22 +1,18 @@
-"""`transom train`: recordings to a model file. Arguments in, a file and its held-out metrics out."""
+"""`transom train`: recordings to a model file. Arguments in, a file and its held-out metrics out.
+
+torch is imported when training begins: seconds on a small box, not for --help or a mistyped argument.
+"""
 
 import argparse
+import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from transom.core.model import Channel, Manifest
+from transom.core.model import Manifest
 from transom.errors import ModelError
-from transom_models import data, evaluation, export, recipe
-from transom_models.families import FAMILIES
-from transom_models.tasks import QUANTILES, Classifier, Forecaster, ReconstructionDetector, ResidualDetector
-from transom_models.training import Plan, train
 
 EXAMPLES = """\
 transom train --data normal.csv --task anomaly --family lstm --output pump.pt
@@ -24,8 +20,7 @@ transom train --data jan.csv feb.csv --task forecast --family tcn --horizon 24 -
 transom train --data moves.csv --task classify --label activity --family cnn --output moves.pt
 transom train --recipe universal --output universal.pt"""
 
-HELD_GAP = 10  # steps that a trained model's last value is held
-LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
+SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn")  # the families, as transom_models.families has them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV files (plain or .gz) of normal running, or with labels",
     )
     parser.add_argument("--task", choices=("forecast", "anomaly", "classify"), default="anomaly")
-    parser.add_argument("--family", choices=tuple(FAMILIES), default="lstm")
+    parser.add_argument("--family", default="lstm", help=f"{', '.join(SHIPPED)} (default: lstm)")
     parser.add_argument("--output", type=Path, required=True, metavar="MODEL", help="the model file to write")
     parser.add_argument("--recipe", metavar="FILE", help="make a shipped model again, by name or from a .toml file")
     parser.add_argument(
@@ -62,70 +57,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    console = Console()
+    _check(args)
     if sys.stderr.isatty():
         Console(stderr=True).print("reading")
-    # Sums in another order have other last digits, so the machine's cores must not decide.
-    torch.set_num_threads(max(1, args.threads))
-    if args.recipe is not None:
-        manifest, trained = recipe.make(recipe.read(args.recipe), args.output, args.seed)
-        _report(console, manifest, args.output, trained.seconds)
-        return 0
-    _check(args)
-    horizon = args.horizon if args.task == "forecast" else 0
-    found = data.load(args.data, args.task, args.length, horizon, args.channels, args.label)
-    seed = args.seed or 0
-    torch.manual_seed(seed)
-    module = build(args, found)
-    trained = train(module, found.train, found.validation, Plan(epochs=args.epochs, seed=seed))
-    normal, truth = found.calibration
-    if isinstance(module, ResidualDetector | ReconstructionDetector):
-        with torch.no_grad():
-            module.fit_scales(torch.from_numpy(found.validation[0]))
-    # The later half of the calibration part is for the metrics, so that no figure stems from what it was fitted to.
-    half = len(normal) // 2
-    given, held = export.outputs(module, normal[:half]), export.outputs(module, normal[half:])
-    scale = module.scaling.scale.numpy()
-    table = None
-    if args.task == "anomaly":
-        table = export.calibrate(given["score"])
-        bar = float(np.quantile(given["score"], 0.99))
-        metrics = evaluation.anomaly(held["score"], bar, held["expected"], normal[half:, -1], scale)
-    elif args.task == "forecast":
-        metrics = evaluation.forecast(held["forecast"], truth[half:], normal[half:, -1], scale)
-    else:
-        metrics = evaluation.classify(export.outputs(module, normal)["probability"], truth)
-    manifest = Manifest(
-        name=args.name or args.output.stem, version="1", task=args.task, family=args.family,
-        channels=tuple(Channel(c) for c in found.channels), length=args.length, step=found.step,
-        min_steps=args.length, horizon=horizon, quantiles=QUANTILES if horizon else (), classes=found.classes,
-        max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
-        data=", ".join(p.name for p in args.data), metrics=metrics, torch=torch.__version__.split("+")[0],
-        created=datetime.now(UTC).strftime("%Y-%m-%d"),
-    )  # fmt: skip
-    manifest = export.export(module, manifest, args.output, normal[:256])
-    _report(console, manifest, args.output, trained.seconds)
+    from transom_models import making
+
+    manifest, seconds = making.make(args)
+    _report(Console(), manifest, args.output, seconds)
     return 0
 
 
-def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
-    """The untrained module for task, family and method, scaled to the training part."""
-    values = found.train[0].reshape(-1, len(found.channels))
-    mean = torch.from_numpy(np.nan_to_num(np.nanmean(values, axis=0)).astype(np.float32))
-    scale = torch.from_numpy(np.nan_to_num(np.nanstd(values, axis=0)).astype(np.float32))
-    scale = torch.where(
-        scale > 1e-6 * mean.abs() + 1e-12, scale, 1e-2 * mean.abs() + 1e-6
-    )  # a channel that never moved
-    if args.task == "forecast":
-        return Forecaster(args.family, args.hidden, mean, scale, args.horizon)
-    if args.task == "classify":
-        return Classifier(args.family, args.hidden, mean, scale, len(found.classes))
-    if args.method == "reconstruction":
-        return ReconstructionDetector(args.family, args.hidden, mean, scale, args.length)
-    return ResidualDetector(args.family, args.hidden, mean, scale)
-
-
 def _check(args: argparse.Namespace) -> None:
+    """What can be known before hours of training."""
+    folder = args.output.absolute().parent
+    if not folder.is_dir():
+        raise ModelError("--output", f"there is no folder {str(folder)!r}", f"make it: mkdir -p {folder}")
+    if args.output.is_dir():
+        raise ModelError(
+            "--output", f"{str(args.output)!r} is a folder", f"name a file, such as {args.output}/model.pt"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ModelError("--output", f"the folder {str(folder)!r} cannot be written to", "choose another")
+    if args.recipe is not None:
+        return
     if not args.data:
         raise ModelError("--data", "is missing", "name CSV files, or --recipe universal")
     for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1)):

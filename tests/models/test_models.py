@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 from transom.cli import main
 from transom.core.model import PROMISED
 from transom.runtimes import bundle, torchscript
-from transom_models import data, export
+from transom_models import cli, data, export, making
 from transom_models.families import FAMILIES
 from transom_models.tasks import Classifier, Forecaster, ReconstructionDetector, ResidualDetector
 
@@ -183,6 +185,38 @@ def test_a_recording_that_cannot_be_learned_from_is_refused_in_one_line(
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written_is_told_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "make", lambda args: pytest.fail("trained all the same"))
+    words = ["train", "--data", str(table(tmp_path / "pump.csv", 300)), "--output"]
+    assert main([*words, str(tmp_path / "no" / "m.pt")]) == 1
+    said = capsys.readouterr().err
+    assert said == f"transom: --output: there is no folder '{tmp_path}/no'; make it: mkdir -p {tmp_path}/no\n"
+    assert main([*words, str(tmp_path)]) == 1
+    assert "is a folder; name a file" in capsys.readouterr().err
+    assert main(["train", "--recipe", "universal", "--output", str(tmp_path / "no" / "m.pt")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_an_unknown_family_is_told_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = table(tmp_path / "pump.csv", 300)
+    assert main(["train", "--data", str(source), "--family", "lstn", "--output", str(tmp_path / "m.pt")]) == 1
+    assert "--family: there is no family 'lstn'; choose from lstm, gru, rnn, cnn, tcn" in capsys.readouterr().err
+
+
+def test_the_help_of_train_names_every_family_and_needs_no_torch() -> None:
+    assert tuple(FAMILIES) == cli.SHIPPED
+    code = (
+        "import sys; from transom.cli import main; assert main(['train', '--help']) == 0;"
+        "assert main(['train', '--output', 'm.pt']) == 1; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "lstm, gru, rnn, cnn, tcn (default: lstm)" in done.stdout
+    assert "--data: is missing" in done.stderr
 
 
 def test_windows_never_cross_a_gap() -> None:

@@ -103,7 +103,9 @@ def test_the_machine_example_says_how_its_model_is_made(capsys):
 
 def test_the_summary_names_broker_streams_and_models(toml):
     settings = load_settings(
-        toml('[streams.pumps]\ntopic = "plant/{site}/{device}/{channel}"\n[streams.m]\ntopic="m/#"\nthreshold = 4\n'),
+        toml(
+            '[streams.pumps]\ntopic = "plant/{site}/{device}/{channel}"\n[streams.m]\ntopic="m/{machine}/#"\nthreshold = 4\n'
+        ),
         {"agent.id": "gate"},
     )
     shown = "\n".join(summary(settings, {"pumps": UNIVERSAL, "m": MACHINE}, "logged in with MQTT 5"))
@@ -150,6 +152,14 @@ def test_what_does_not_quite_fit_the_model_is_warned_of():
     assert "streams.x.channels: speed of machine@2 will always be missing" in shown
     assert "streams.x.step: machine@2 was trained on steps of 1s" in shown
     assert "streams.x.channels.heat.unit: '°F'; the model knows '°C'" in shown
+
+
+def test_a_pattern_that_merges_all_devices_into_one_series_is_warned_of():
+    for topic in ("plant/#", "plant/+", "plant/+/{channel}"):
+        shown = told({"streams.x.topic": topic}, {"x": UNIVERSAL})
+        assert f"WARNING        streams.x.topic: {topic!r} names no level that tells devices apart" in shown
+    for topic in ("plant/pump-1/temperature", "plant/{channel}", "plant/{device}/#", "plant/+/{device}/{channel}"):
+        assert "WARNING" not in told({"streams.x.topic": topic}, {"x": UNIVERSAL})
 
 
 # --- with model files ---------------------------------------------------------------------------------------------

@@ -1,7 +1,13 @@
 """The demo: its faults are caught offline with many seeds, its screen fits, and its summary judges fairly."""
 
+import importlib.util
 import io
+import itertools
+import json
 import re
+import threading
+import time
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -11,8 +17,9 @@ from transom.cli import main
 from transom.core.events import Alert
 from transom.core.pipeline import Message
 from transom.edge.assembly import build_pipeline
-from transom.verbs.demo import Told, _settings, judge
-from transom.verbs.plant import RATE, Fault, Plant, schedule
+from transom.edge.broker import EmbeddedBroker
+from transom.verbs.demo import Demo, Told, _settings, judge
+from transom.verbs.plant import RATE, Fault, Plant, schedule, stamp
 from transom.verbs.view import View, sparkline
 
 T0 = 1_700_000_000_000
@@ -80,3 +87,39 @@ def test_the_demo_runs_in_a_pipe_without_escape_codes(capsys: pytest.CaptureFixt
     assert "mosquitto_sub -h 127.0.0.1 -p" in out
     assert "faults caught       0 of 0" in out
     assert "\x1b" not in out
+
+
+def test_beats_are_stamped_on_the_beat_and_every_reading_carries_its_stamp() -> None:
+    stamps = [stamp(T0, beat) for beat in range(100)]
+    assert {b - a for a, b in itertools.pairwise(stamps)} == {1000 // RATE}
+    sent = Plant().send(0.0, stamps[3], None)
+    assert {json.loads(payload)["time"] for _, payload in sent} == {stamps[3] / 1000}
+
+
+def test_a_demo_that_was_held_up_loses_no_reading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A busy machine: the plant stands still for a second, then sends what it owes at once."""
+    send = Plant.send
+
+    def held_up(self: Plant, seconds: float, now: int, fault: Fault | None) -> list[tuple[str, bytes]]:
+        if seconds == 20 / RATE:
+            time.sleep(1.0)
+        return send(self, seconds, now, fault)
+
+    monkeypatch.setattr(Plant, "send", held_up)
+    with EmbeddedBroker() as broker:
+        demo = Demo(_settings(broker.port, str(tmp_path)), 5, 0, threading.Event())
+        demo.run()
+    for counts in demo.agent.pipeline.accounts().values():
+        assert counts["received"] == counts["accepted"] == 5 * RATE * counts["series"]
+        assert (counts["duplicate"], counts["missing"]) == (0, 0)
+
+
+def test_a_gateway_without_the_demos_broker_is_told_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "amqtt" else find(name, *more))
+    assert main(["demo"]) == 1
+    said = capsys.readouterr().err
+    assert "amqtt, the broker inside the demo, is not installed" in said
+    assert "pip install '.[demo]' -c constraints.txt" in said

@@ -36,6 +36,10 @@ def test_the_sheet_tells_what_the_file_says_and_fits_a_pipe(file: Path, capsys: 
     ):  # fmt: skip
         assert text in sheet
     assert "\x1b" not in sheet
+    joined = " ".join(sheet.split())
+    opened = bundle.open_bundle(file)
+    assert f"{opened.sha256} of the file, as sha256sum" in joined
+    assert f"{opened.manifest.content_sha256} SHA-256 of code and weights, without the manifest" in joined
 
 
 def test_json_is_one_object_with_the_whole_manifest(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

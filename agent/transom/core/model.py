@@ -42,7 +42,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     step: milliseconds of a grid step, or None when a step is one reading. length: steps in a window (T).
     stride: steps between windows. min_steps: steps seen before the first window is due (the missing ones are NaN).
     learning: windows of a series that are watched before it may raise an alert. max_gap: milliseconds a value is held.
-    content_sha256: digest of the archive's members except the manifest (see runtimes/bundle.py).
+    content_sha256: digest of the archive's members except the manifest (see runtimes/archive.py); it does not cover
+    what stands here, such as the calibration: to pin a model take the digest of the file.
     """
 
     name: str

@@ -5,9 +5,9 @@ Opens nothing. A cell that is no number becomes NaN and is reported, never dropp
 
 import csv
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, date
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from transom.errors import RecordingError
 TIME_NAMES = ("timestamp", "time", "datetime", "date")
 BLOCK = 4096  # rows
 KEPT = 20  # bad cells that are kept with their place
-SNIFFED = 50  # rows that decide which columns are numeric
+SNIFFED = 50  # rows that decide which columns are numeric, and whether 20140701 is a date
+YEARS = range(1900, 2200)  # of a date in eight digits
+SHOWN = 60  # characters of a bad cell
 EMPTY = ("", "na", "nan", "null", "none", "-")  # ways to write "no value"
 
 
@@ -42,7 +44,7 @@ class BadCells:
     def add(self, line: int, column: str, text: str) -> None:
         self.count += 1
         if len(self.cells) < KEPT:
-            self.cells.append(BadCell(line, column, text[:60]))
+            self.cells.append(BadCell(line, column, text[:SHOWN]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ def read_table(lines: Iterable[str], name: str, exclude: Iterable[str] = ()) -> 
     doubled = [c for c in header if header.count(c) > 1]
     if doubled:
         raise RecordingError(f"{name}:1", f"has two columns {doubled[0]!r}", "name each column once")
-    rows = enumerate(csv.reader((line for line in source if "\0" not in line), delimiter=separator), 2)
+    reader = csv.reader(map(_whole, source), delimiter=separator)
+    rows = ((reader.line_num + 1, row) for row in reader)  # a quoted cell may span lines
     head = list(itertools.islice(rows, SNIFFED))
     if not head:
         raise RecordingError(name, "has a header and no rows", "give a CSV with rows")
@@ -80,7 +83,43 @@ def read_table(lines: Iterable[str], name: str, exclude: Iterable[str] = ()) -> 
         raise RecordingError(name, "has no numeric column beside the time", f"its columns: {', '.join(header)[:200]}")
     bad = BadCells()
     names = tuple(header[i] for i in wanted)
-    return Table(names, _blocks(itertools.chain(head, rows), wanted, header, name, bad), bad)
+    read_time = _date_or_instant if _are_dates([row[0] for _, row in head if row]) else _instant
+    return Table(names, _blocks(itertools.chain(head, rows), wanted, header, name, bad, read_time), bad)
+
+
+def _whole(line: str) -> str:
+    """The line, or for one that holds a NUL (a disk that lost power) one cell that is no time: so it is counted."""
+    if "\0" not in line:
+        return line
+    start = line[: SHOWN - 1].rstrip("\r\n").replace('"', "'")
+    return f'"{start}\0"\n'
+
+
+def _are_dates(cells: list[str]) -> bool:
+    """Whether eight digits in this column are ISO 8601 basic dates: nearly all of them could be. A count of seconds
+    leaves the calendar after 31 of them, and as times of 1970 they would be no more likely."""
+    digits = [c.strip() for c in cells if _eight_digits(c)]
+    return bool(digits) and 10 * sum(map(_is_date, digits)) >= 9 * len(digits)
+
+
+def _eight_digits(text: str) -> bool:
+    text = text.strip()
+    return len(text) == 8 and text.isascii() and text.isdigit()
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).year in YEARS
+    except ValueError:
+        return False
+
+
+def _instant(text: str) -> int:
+    return instant(text, "auto", UTC, 0)
+
+
+def _date_or_instant(text: str) -> int:
+    return instant(text, "iso" if _eight_digits(text) else "auto", UTC, 0)
 
 
 def _separator(header: str) -> str:
@@ -103,8 +142,9 @@ def _number(text: str) -> float | None:
 
 
 def _blocks(
-    rows: Iterable[tuple[int, list[str]]], wanted: list[int], header: list[str], name: str, bad: BadCells
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    rows: Iterable[tuple[int, list[str]]], wanted: list[int], header: list[str], name: str, bad: BadCells,
+    read_time: Callable[[str], int],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:  # fmt: skip
     source = iter(rows)
     while True:
         times: list[int] = []
@@ -114,7 +154,7 @@ def _blocks(
                 if not row:
                     continue
                 try:
-                    time = instant(row[0], "auto", UTC, 0)
+                    time = read_time(row[0])
                 except PayloadError:
                     bad.add(line, header[0], row[0])
                     continue

@@ -115,6 +115,11 @@ class TorchScriptModel:
     def manifest(self) -> Manifest:
         return self.bundle.manifest
 
+    @property
+    def sha256(self) -> str:
+        """Digest of the whole file, manifest and calibration too."""
+        return self.bundle.sha256
+
     def warm(self) -> None:
         """Runs each batch size, so that the first real call is quick, and gives up those that change a row's bits."""
         shape = self.manifest.length, len(self.manifest.channels)

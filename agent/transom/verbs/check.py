@@ -126,7 +126,12 @@ def broker_notes(broker: BrokerSettings) -> Iterator[str]:
 
 def stream_notes(settings: Settings, bundles: dict[str, Bundle]) -> Iterator[str]:
     for name, stream in settings.streams.items():
-        manifest = bundles[name].manifest
+        manifest, pattern = bundles[name].manifest, Pattern.parse(stream.topic)
+        if any(level in ("+", "#") for level in pattern.levels) and not set(pattern.names) - {CHANNEL}:
+            yield (
+                f"streams.{name}.topic: {stream.topic!r} names no level that tells devices apart, so all that it "
+                "matches share one series; name the levels, as in 'plant/{site}/{device}/{channel}'"
+            )
         silent = [c.name for c in manifest.channels if stream.channels and c.name not in stream.channels]
         if len(manifest.channels) > 1 and silent:
             yield f"streams.{name}.channels: {', '.join(silent)} of {manifest.label} will always be missing"

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib.util
 import signal
 import sys
 import tempfile
@@ -19,8 +20,9 @@ from transom.core.events import Alert, Events
 from transom.edge.assembly import build_pipeline
 from transom.edge.broker import EmbeddedBroker
 from transom.edge.service import Agent
+from transom.errors import BrokerError
 from transom.settings import Settings, load_settings
-from transom.verbs.plant import AFTER, RATE, Fault, Plant, schedule
+from transom.verbs.plant import AFTER, RATE, Fault, Plant, schedule, stamp
 from transom.verbs.view import View, alert_line
 
 EXAMPLES = """\
@@ -40,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("amqtt") is None:
+        raise BrokerError(
+            "transom demo", "amqtt, the broker inside the demo, is not installed",
+            "in Transom's folder: pip install '.[demo]' -c constraints.txt; or scripts/demo, which does all that",
+        )  # fmt: skip
     console = Console()
     stop = threading.Event()
     with contextlib.suppress(ValueError):  # in a test this is no main thread
@@ -161,7 +168,8 @@ class Demo:
         self.agent.ready.wait(20)
         plant, faults, beat = Plant(self.seed), schedule(self.seconds), 0
         coming = next(faults, None)
-        self._begun = begun = time.monotonic()
+        begun, begun_ms = time.monotonic(), time.time_ns() // 1_000_000
+        self._begun = begun
         while not self.stop.is_set():
             seconds = beat / RATE
             if self.seconds is not None and seconds >= self.seconds:
@@ -171,7 +179,7 @@ class Demo:
             if coming is not None and seconds > coming.end:
                 coming = next(faults, None)
             active = coming if coming is not None and coming.begin <= seconds <= coming.end else None
-            for topic, payload in plant.send(seconds, time.time_ns() // 1_000_000, active):
+            for topic, payload in plant.send(seconds, stamp(begun_ms, beat), active):
                 client.publish(topic, payload, 0)
             beat += 1
             self.stop.wait(max(0.0, begun + beat / RATE - time.monotonic()))

@@ -84,8 +84,8 @@ def rows(model: torchscript.TorchScriptModel, latency: dict[int, float]) -> Iter
     opened, m = model.bundle, model.manifest
     yield "model", m.label
     yield "file", f"{opened.path}, {opened.size / 1000:,.1f} kB"
-    yield "SHA-256", opened.sha256
-    yield "content", m.content_sha256
+    yield "SHA-256", f"{opened.sha256}\nof the file, as sha256sum, model_sha256 and `transom check` have it"
+    yield "content", f"{m.content_sha256}\nSHA-256 of code and weights, without the manifest: the same model again"
     yield "task", f"{m.task}: {', '.join(PROMISED[m.task])}"
     yield "family", f"{m.family}, {model.parameters:,} parameters"
     yield "channels", channels(m)

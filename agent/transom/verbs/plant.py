@@ -53,6 +53,12 @@ def schedule(seconds: float | None) -> Iterator[Fault]:
         begin, i = begin + EVERY, i + 1
 
 
+def stamp(begun: int, beat: int) -> int:
+    """The time of a beat, ms since 1970 as `begun` is: on the beat, so that a sender that was held up and sends several
+    at once repeats no time and leaves no hole."""
+    return begun + 1000 * beat // RATE
+
+
 class Plant:
     """Two pumps, a climate sensor and a door. Call `send` with rising seconds, RATE times a second."""
 
@@ -88,13 +94,13 @@ class Plant:
                 body = {"value": round(value, 3), "time": now / 1000}
                 sent.append((f"plant/hall/{pump}/{channel}", msgspec.json.encode(body)))
         climate = {
+            "time": now / 1000,
             "temperature": round(21 + 0.4 * math.sin(seconds / 9) + self._near("ct", 0.04), 2),
             "humidity": round(
                 46 + 1.2 * math.sin(seconds / 7) + self._near("ch", 0.2) - (12 if series == "lab/humidity" else 0), 2
             ),
         }
         sent.append(("home/lab/climate", msgspec.json.encode(climate)))
-        sent.append(
-            ("home/store/door", msgspec.json.encode({"contact": "OPEN" if series == "store/contact" else "CLOSED"}))
-        )
+        door = {"time": now / 1000, "contact": "OPEN" if series == "store/contact" else "CLOSED"}
+        sent.append(("home/store/door", msgspec.json.encode(door)))
         return sent
