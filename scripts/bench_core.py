@@ -20,6 +20,7 @@ T0, LENGTH = 1_700_000_000_000, 64
 
 
 class NoModel:
+    sha256 = ""
     manifest = Manifest(
         name="none", version="1", task="anomaly", family="none", channels=(Channel(ANY),), length=LENGTH
     )

@@ -25,6 +25,7 @@ DAY = 86_400
 
 
 class Quiet:
+    sha256 = ""
     manifest = Manifest(name="quiet", version="1", task="anomaly", family="none", channels=(Channel(ANY),), length=64)
 
     def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from transom.core.pipeline import Message, Pipeline, StreamSpec
 
 
 class Quiet:
+    sha256 = ""
     manifest = Manifest(name="quiet", version="1", task="anomaly", family="none", channels=(Channel(ANY),), length=4)
 
     def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ T0 = 1_700_000_000_000
 
 
 class Last:
+    sha256 = ""
     manifest = Manifest(name="last", version="1", task="anomaly", family="none", channels=(Channel(ANY),), length=4)
 
     def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:

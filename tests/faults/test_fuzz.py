@@ -15,6 +15,7 @@ TOTAL, BATCH = 1_000_000, 5000
 
 
 class Quiet:
+    sha256 = ""
     manifest = Manifest(
         name="quiet",
         version="1",

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from runtimes.samples import LstmAnomaly, compiled, forge, manifest, members_of, sample
 from transom.core.model import decode_manifest
+from transom.core.pipeline import Pipeline, StreamSpec
+from transom.edge.assembly import describe
 from transom.errors import ModelError
-from transom.runtimes import archive, bundle
+from transom.runtimes import archive, bundle, torchscript
 
 
 def refused(path: Path, sentence: str, sha256: str | None = None) -> None:
@@ -427,3 +429,16 @@ def test_a_path_is_relative_to_the_folder_of_the_configuration(shipped: Path, tm
 def test_an_unknown_name_gives_the_known_ones(name: str, sentence: str, shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=re.escape(sentence)):
         bundle.find_model(name, tmp_path)
+
+
+def test_info_and_snapshots_follow_the_whole_file_calibration_too(tmp_path: Path) -> None:
+    module, described = sample("lstm")
+    stream = StreamSpec("s", "plant/{device}/{channel}")
+    told, prints = [], []
+    for name, data in (("a.pt", "one recording"), ("b.pt", "another")):
+        bundle.write_bundle(module, msgspec.structs.replace(described, data=data), tmp_path / name)
+        pipeline = Pipeline([(stream, torchscript.load(tmp_path / name))])
+        told.append(describe(pipeline)[0]["sha256"])
+        prints.append(pipeline.streams["s"].fingerprint())
+    assert told == [hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("a.pt", "b.pt")]
+    assert prints[0] != prints[1]

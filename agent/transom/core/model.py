@@ -115,6 +115,11 @@ class Model(Protocol):
     @property
     def manifest(self) -> Manifest: ...
 
+    @property
+    def sha256(self) -> str:
+        """Digest of the model's file, manifest and calibration too, as hex: what `info` tells and snapshots fit."""
+        ...
+
     def infer(self, values: NDArray[np.float32]) -> Outputs:
         """values: float32 [B, T, C] with B >= 1, NaN where missing -> the task's outputs, first axis B."""
         ...

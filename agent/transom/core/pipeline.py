@@ -157,7 +157,7 @@ class Stream:
     def fingerprint(self) -> list[Any]:
         """What must be equal for a snapshot to fit: the model and the shape of the grid."""
         m, g = self.model.manifest, self.spec.grid
-        return [m.label, m.content_sha256, m.length, len(m.channels), g.step, g.aggregate, self.spec.topic,
+        return [m.label, self.model.sha256, m.length, len(m.channels), g.step, g.aggregate, self.spec.topic,
                 list(self.spec.series)]  # fmt: skip
 
     def snapshot(self) -> dict[str, Any]:

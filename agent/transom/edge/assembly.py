@@ -115,7 +115,7 @@ def describe(pipeline: Pipeline) -> Sequence[dict[str, object]]:
     return [
         {
             "stream": name, "topic": s.spec.topic, "model": s.model.manifest.label, "task": s.model.manifest.task,
-            "sha256": s.model.manifest.content_sha256,
+            "sha256": s.model.sha256,
             "channels": [c.name for c in s.model.manifest.channels], "length": s.model.manifest.length,
             "step": s.spec.grid.step or "reading", "stride": s.spec.stride,
         }

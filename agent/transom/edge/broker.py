@@ -60,7 +60,9 @@ class EmbeddedBroker:
                 from amqtt.broker import Broker  # optional: the demo's and the tests' only
         except ImportError:
             raise BrokerError(
-                "transom demo", "amqtt, the broker inside the demo, is not installed", "pip install 'transom[demo]'"
+                "the embedded broker",
+                "amqtt is not installed",
+                "in Transom's folder: pip install '.[demo]' -c constraints.txt",
             ) from None
         broker = Broker({
             "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{self.port}"}},
