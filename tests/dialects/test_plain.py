@@ -95,3 +95,25 @@ def test_an_alert_s_id_depends_on_what_it_is_about_only() -> None:
         )
         == 3
     )
+
+
+def test_names_may_hold_what_json_and_templates_mean_something_by() -> None:
+    odd, names = '%b "x", {é}\\', ('a"b', "%", "c,d")
+    wide = {
+        key: np.arange(3, dtype=np.float32)[None] for key in ("value", "expected", "contribution")
+    } | {"interval": np.arange(6, dtype=np.float32).reshape(1, 3, 2)}  # fmt: skip
+    (line,) = lines(predictions(stream=odd, model=odd, series=[odd], channels=[names], **wide))
+    found = json.loads(line)
+    assert (found["stream"], found["model"], found["series"]) == (odd, odd, odd)
+    assert found["value"] == dict(zip(names, [0.0, 1.0, 2.0], strict=True))
+    assert found["interval"] == dict(zip(names, [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], strict=True))
+
+
+@pytest.mark.parametrize("ends", [[END, END + 1], [END, END + 1000], [-1000], [END + 123_000]])
+def test_times_are_written_alike_in_any_company(ends: list[int]) -> None:
+    batch = predictions(
+        end=np.array(ends), series=["s"] * len(ends), channels=[("value",)] * len(ends),
+        **{key: np.ones((len(ends), 1), np.float32) for key in ("value", "expected", "contribution")},
+        interval=None, score=np.ones(len(ends), np.float32), p_value=np.ones(len(ends)), state=np.zeros(len(ends), np.uint8),
+    )  # fmt: skip
+    assert [json.loads(line)["time"] for line in lines(batch)] == [rfc3339(end) for end in ends]

@@ -5,8 +5,9 @@ Events in, publications or lines out; nothing is sent from here.
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,10 +18,12 @@ from transom.core.alerts import State
 from transom.core.events import Alert, DeadLetter, Events, Predictions
 
 LONGEST_LETTER = 1024  # bytes of a refused payload that are shown
-STATES = tuple(s.name.lower() for s in State)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNSAFE = re.compile(r"[+#%\x00-\x1f\x7f-\x9f]")  # not allowed in a topic name, or by MQTT 5.0 section 1.5.4
+_OBJECT = b"{%b:%b}"
+CACHED = 100_000  # names whose text is remembered
 _encode = msgspec.json.Encoder().encode
+_STATES = tuple(_encode(s.name.lower()) for s in State)
 
 
 class Publication(NamedTuple):
@@ -46,32 +49,78 @@ def publications(events: Events, base: str) -> Iterator[Publication]:
 
 
 def lines(batch: Predictions) -> Iterator[bytes]:
-    """One JSON object a row, without a line's end. A key that the task does not give is left out."""
-    value = _rows(batch.value) or []
-    score, p_value = _rows(batch.score), batch.p_value.tolist() if batch.p_value is not None else None
-    expected, interval, contribution = _rows(batch.expected), _rows(batch.interval), _rows(batch.contribution)
-    forecast, probability = _rows(batch.forecast), _rows(batch.probability)
-    state, end = batch.state.tolist(), batch.end.tolist()
-    for i, channels in enumerate(batch.channels):
-        line: dict[str, Any] = {
-            "time": rfc3339(end[i]), "stream": batch.stream, "series": batch.series[i], "model": batch.model,
-        }  # fmt: skip
-        if score is not None and p_value is not None:
-            line["score"], line["p_value"] = score[i], float(f"{p_value[i]:.6g}")
-        line["value"] = dict(zip(channels, value[i], strict=True))
-        if expected is not None:
-            line["expected"] = dict(zip(channels, expected[i], strict=True))
-        if interval is not None:
-            line["interval"] = dict(zip(channels, interval[i], strict=True))
-        if contribution is not None:
-            line["contribution"] = dict(zip(channels, contribution[i], strict=True))
-        if forecast is not None:  # [H, C, Q] -> by channel, H lists of Q quantiles
-            line["forecast"] = {c: [step[j] for step in forecast[i]] for j, c in enumerate(channels)}
-            line["quantiles"] = batch.quantiles
-        if probability is not None:
-            line["probability"] = dict(zip(batch.classes, probability[i], strict=True))
-        line["state"] = STATES[state[i]]
-        yield _encode(line)
+    """One JSON object a row, without a line's end. A key that the task does not give is left out.
+
+    Numbers become text a column at a time and rows by one template: a dictionary a row costs five times as much.
+    """
+    columns: list[tuple[str, Sequence[bytes]]] = [
+        ("time", _times(batch.end)), ("stream", _same(batch.stream, batch)), ("series", _map(_quoted, batch.series)),
+        ("model", _same(batch.model, batch)),
+    ]  # fmt: skip
+    if batch.score is not None and batch.p_value is not None:
+        columns.append(("score", _numbers(batch.score)))
+        columns.append(("p_value", _encode([float(f"{p:.6g}") for p in batch.p_value.tolist()])[1:-1].split(b",")))
+    columns.append(("value", _by_name(batch.channels, batch.value)))
+    for name, array in (
+        ("expected", batch.expected),
+        ("interval", batch.interval),
+        ("contribution", batch.contribution),
+    ):
+        if array is not None:
+            columns.append((name, _by_name(batch.channels, array)))
+    if batch.forecast is not None:  # [B, H, C, Q] -> by channel, H lists of Q quantiles
+        columns.append(("forecast", _by_name(batch.channels, batch.forecast.transpose(0, 2, 1, 3))))
+        columns.append(("quantiles", [_encode(batch.quantiles)] * len(batch)))
+    if batch.probability is not None:
+        columns.append(("probability", _by_name([batch.classes] * len(batch), batch.probability)))
+    columns.append(("state", [_STATES[state] for state in batch.state.tolist()]))
+    template = b"{" + b",".join(b'"%b":%%b' % name.encode() for name, _ in columns) + b"}"
+    for row in zip(*(texts for _, texts in columns), strict=True):
+        yield template % row
+
+
+def _numbers(array: NDArray[Any]) -> list[bytes]:
+    """Each number of the array as JSON, in its order."""
+    return _encode(_rows(array.reshape(-1)))[1:-1].split(b",") if array.size else []
+
+
+def _by_name(names: Sequence[tuple[str, ...]], array: NDArray[Any]) -> list[bytes]:
+    """array: [B, N, …] -> a JSON object a row: name: its number, or its list of them."""
+    shape = array.shape
+    if array.ndim == 2:
+        texts: Sequence[bytes] = _numbers(array)
+    elif array.ndim == 3:
+        pieces = _numbers(array)
+        texts = [b"[%b]" % b",".join(pieces[i : i + shape[2]]) for i in range(0, len(pieces), shape[2])]
+    else:
+        texts = [_encode(item) for row in _rows(array) or [] for item in row]
+    if shape[1] == 1:
+        return [_OBJECT % (_quoted(name), text) for (name,), text in zip(names, texts, strict=True)]
+    each = range(shape[1])
+    return [
+        b"{%b}" % b",".join([b"%b:%b" % (_quoted(row[j]), texts[i * shape[1] + j]) for j in each])
+        for i, row in enumerate(names)
+    ]
+
+
+def _times(end: NDArray[np.int64]) -> Sequence[bytes]:
+    if len(end) and not (end % 1000).any() and int(end.min()) >= 0:
+        shown = np.datetime_as_string((end // 1000).astype("datetime64[ms]"), timezone="UTC")
+        return _encode(shown.tolist())[1:-1].split(b",")
+    return [_encode(rfc3339(micro)) for micro in end.tolist()]
+
+
+def _same(text: str, batch: Predictions) -> Sequence[bytes]:
+    return [_encode(text)] * len(batch)
+
+
+def _map(function: Callable[[str], bytes], items: Sequence[str]) -> list[bytes]:
+    return [function(item) for item in items]
+
+
+@lru_cache(CACHED)
+def _quoted(text: str) -> bytes:
+    return _encode(text)
 
 
 def alert_body(alert: Alert) -> dict[str, Any]:
@@ -101,6 +150,7 @@ def rfc3339(micro: int) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec=spec) + "Z"
 
 
+@lru_cache(CACHED)
 def topic_part(series: str) -> str:
     """The series' name as part of a topic: what MQTT forbids there is percent-encoded, bytewise."""
     return _UNSAFE.sub(lambda m: "".join(f"%{byte:02X}" for byte in m[0].encode("utf-8", "replace")), series)
