@@ -51,13 +51,13 @@ class AlertSpec:
 
 class Alerts(Table):
     """active: bool [S]; history: uint64 [S], last windows over the bar, newest in bit 0; fresh: uint64 [S], those of
-    them that were news; calm: int32 [S], calm windows
-    in a row; since, quiet_until: int64 [S] µs; peak, told: float64 [S], highest score and the one last told of;
-    severity: int8 [S], 1 warning, 2 critical; silent_since: int64 [S] µs, of a no-data alert."""
+    them that were news; calm: int32 [S], calm windows in a row; since, quiet_until: int64 [S] µs; peak, told: float64
+    [S], highest score and the one last told of; severity: int8 [S], 1 warning, 2 critical; silent_since: int64 [S] µs,
+    of a no-data alert."""
 
     fills: ClassVar[dict[str, Any]] = {
-        "active": False, "history": 0, "fresh": 0, "calm": 0, "since": NEVER, "quiet_until": NEVER, "peak": 0.0, "told": 0.0,
-        "severity": 0, "silent_since": NEVER,
+        "active": False, "history": 0, "fresh": 0, "calm": 0, "since": NEVER, "quiet_until": NEVER, "peak": 0.0,
+        "told": 0.0, "severity": 0, "silent_since": NEVER,
     }  # fmt: skip
 
     def __init__(self, spec: AlertSpec) -> None:
@@ -88,7 +88,9 @@ class Alerts(Table):
         history = ((self.history[series] << np.uint64(1)) | over.astype(np.uint64)) & self._mask
         history[learning] = 0
         self.history[series] = history
-        fresh = history if news is None else ((self.fresh[series] << np.uint64(1)) | (over & news)) & self._mask & history
+        fresh = (
+            history if news is None else ((self.fresh[series] << np.uint64(1)) | (over & news)) & self._mask & history
+        )
         self.fresh[series] = fresh
         was = self.active[series]
         held_off = end < self.quiet_until[series]

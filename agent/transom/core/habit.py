@@ -19,17 +19,17 @@ PRIOR = 1.0  # visits that the coarser habit counts for
 CURRENT = 3.0  # visits that the hour that is going on counts for when it is nearly over
 VISITS = 30  # visits after which old ones fade
 MEMORY = 5000.0  # readings after which old ones fade in the mean of all
-CLIP = 10.0  # a departure teaches for at most so many mean departures, so that an anomaly does not become the habit
 
 
 class Habits(Table):
     """week, day: float32 [S, 168], [S, 24], mean value by hour; weeks, days: uint8, visits that each has seen;
     hour: int64 [S], the current one since 1970; total: float64 [S], sum of its values, count of them;
-    mean, usual: float64 [S], of all values, and of all departures' sizes; seen: float64 [S], readings."""
+    mean: float64 [S], of all values; low, high: float64 [S], the range of what was learned; seen: float64 [S],
+    readings."""
 
     fills: ClassVar[dict[str, Any]] = {
         "week": 0.0, "day": 0.0, "weeks": 0, "days": 0, "hour": NEVER, "total": 0.0, "count": 0.0, "mean": 0.0,
-        "usual": 0.0, "seen": 0.0,
+        "low": 0.0, "high": 0.0, "seen": 0.0,
     }  # fmt: skip
 
     def __init__(self) -> None:
@@ -38,12 +38,13 @@ class Habits(Table):
         self.weeks, self.days = np.zeros((0, 168), np.uint8), np.zeros((0, 24), np.uint8)
         self.hour = np.zeros(0, np.int64)
         self.total, self.count = np.zeros(0), np.zeros(0)
-        self.mean, self.usual, self.seen = np.zeros(0), np.zeros(0), np.zeros(0)
+        self.mean, self.seen = np.zeros(0), np.zeros(0)
+        self.low, self.high = np.zeros(0), np.zeros(0)
 
     def departure(
         self, series: NDArray[np.int32], end: NDArray[np.int64], value: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """value: float64 [n], finite, of distinct series at `end` (µs) -> how far each is from its habit, then learned."""
+        """value: float64 [n], finite, of distinct series at `end` (µs) -> its distance from the habit; then learned."""
         hour = end // HOUR
         before = self.hour[series]
         moved = hour != before
@@ -60,18 +61,17 @@ class Habits(Table):
         now = part * total / np.maximum(self.count[series], 1)
         daily = (days * self.day[series, day].astype(np.float64) + now + PRIOR * mean) / (days + part + PRIOR)
         usual = (weeks * self.week[series, week].astype(np.float64) + now + PRIOR * daily) / (weeks + part + PRIOR)
-        departure = value - usual
-        size = self.usual[series]
-        most = np.where(seen >= 50, CLIP * np.maximum(size, 1e-30), np.inf)
-        kept = np.clip(departure, -most, most)
-        taken = usual + kept
+        # An anomaly teaches no more than a range as wide as the known one beside it; what goes on soon gets there.
+        low, high = np.where(seen > 0, self.low[series], value), np.where(seen > 0, self.high[series], value)
+        span = np.where(high > low, np.maximum(high - low, np.maximum(np.abs(low), np.abs(high))), np.inf)
+        taken = np.minimum(np.maximum(value, low - span), high + span)
+        self.low[series], self.high[series] = np.minimum(low, taken), np.maximum(high, taken)
         seen = np.minimum(seen + 1, MEMORY)
         self.seen[series] = seen
         self.mean[series] = mean + (taken - mean) / seen
-        self.usual[series] = size + (np.abs(kept) - size) / seen
         self.total[series] += taken
         self.count[series] += 1
-        return departure
+        return value - usual
 
     def _close(self, series: NDArray[np.int32]) -> None:
         """The hour of these series is over: its mean enters their habits."""

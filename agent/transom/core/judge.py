@@ -223,7 +223,8 @@ class Judge:
 
     def snapshot(self) -> dict[str, Any]:
         return {
-            "calibration": (self.own or self.calibration).snapshot(), "alerts": self.alerts.snapshot(), "counts": dict(self.counts)
+            "calibration": (self.own or self.calibration).snapshot(), "alerts": self.alerts.snapshot(),
+            "counts": dict(self.counts),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ class Records(Table):
         memory, and larger than all of the last `shorter` windows in memory; then remembered."""
         s = surprise.astype(np.float32)
         rows, height, row = self.rows[series], self.height[series], self.row[series]
-        memory = np.clip(SHARE * rows, LEAST, MOST)
+        memory = np.minimum(np.maximum(SHARE * rows, LEAST), MOST)
         age = rows[:, None] - row
         height[age > memory[:, None]] = -1.0
         lately = s > np.where(age <= shorter[:, None], height, np.float32(-1.0)).max(1)

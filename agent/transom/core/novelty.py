@@ -21,22 +21,24 @@ PLACES = 64
 SIDES = 3
 NEIGHBOURS = 3
 LEVEL = 16.0  # readings that the recent level is a mean of
+PART = 64  # series whose centres are compared pairwise at once, so that memory is bounded
+MOST = np.float32(2**20)  # situations that a centre counts for at most
 FIRST = 20  # readings before anything is novel
 LARGEST = 1e6  # mean distances that a novelty counts for at most
 MEMORY = 5000.0  # readings after which old ones fade in the mean distance
 
 
 class Situations(Table):
-    """centres: float32 [S, PLACES, SIDES]; members: float32 [S, PLACES], 0 = free; resolution: float32 [S];
+    """centres: float32 [S, SIDES, PLACES], inf = free; members: float32 [S, PLACES]; resolution: float32 [S];
     places: int16 [S], centres in use; level: float64 [S]; usual: float64 [S], mean distance; seen: int64 [S]."""
 
     fills: ClassVar[dict[str, Any]] = {
-        "centres": 0.0, "members": 0.0, "places": 0, "resolution": 0.0, "level": 0.0, "usual": 0.0, "seen": 0,
+        "centres": np.inf, "members": 0.0, "places": 0, "resolution": 0.0, "level": 0.0, "usual": 0.0, "seen": 0,
     }  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
-        self.centres = np.zeros((0, PLACES, SIDES), np.float32)
+        self.centres = np.zeros((0, SIDES, PLACES), np.float32)
         self.members = np.zeros((0, PLACES), np.float32)
         self.places = np.zeros(0, np.int16)
         self.resolution = np.zeros(0, np.float32)
@@ -46,79 +48,99 @@ class Situations(Table):
     def novelty(
         self, series: NDArray[np.int32], value: NDArray[np.float64], departure: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """value, departure: float64 [n], finite, of distinct series -> novelty float64 [n] >= 0, mean 1; then learned."""
+        """value, departure: float64 [n], finite, of distinct series -> float64 [n] >= 0, mean 1; then learned."""
         seen = self.seen[series]
         level = self.level[series]
         level = level + (value - level) / np.minimum(seen + 1, LEVEL)
         self.level[series] = level
         point = np.stack([value, departure, level], 1).astype(np.float32)
-        members = self.members[series]
-        away = np.abs(self.centres[series] - point[:, None, :]).max(2)
-        away[members == 0] = np.inf
-        distance = self._neighbour(away, members)
-        old = seen >= FIRST
-        distance = np.where(old, distance, 0.0)
+        away = _apart(self.centres[series], point)
+        nearest = away.argmin(1)
+        least = away[np.arange(len(away)), nearest]
+        distance = self._neighbour(series, away, nearest, least)
+        distance[seen < FIRST] = 0.0
         usual = self.usual[series]
         # What has never moved has a resolution too: a millionth of its size.
         found = np.minimum(distance / np.maximum(usual, 1e-6 * np.abs(level) + 1e-30), LARGEST)
-        n = np.minimum(seen + 1, MEMORY)
-        self.usual[series] = usual + (distance - usual) / n
+        self.usual[series] = usual + (distance - usual) / np.minimum(seen + 1, MEMORY)
         self.seen[series] = seen + 1
-        self._learn(series, point, away)
+        self._learn(series, point, nearest, least)
         return found
 
-    @staticmethod
-    def _neighbour(away: NDArray[np.float32], members: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _neighbour(
+        self,
+        series: NDArray[np.int32],
+        away: NDArray[np.float32],
+        nearest: NDArray[np.intp],
+        least: NDArray[np.float32],
+    ) -> NDArray[np.float64]:
         """The distance within which NEIGHBOURS situations lie, or that of the farthest known one; float64 [n]."""
-        # Each centre stands for one situation at least, so the nearest NEIGHBOURS centres are enough.
-        at = np.argpartition(away, NEIGHBOURS - 1, 1)[:, :NEIGHBOURS]
-        near = np.take_along_axis(away, at, 1)
-        order = np.argsort(near, 1, kind="stable")
-        near = np.take_along_axis(near, order, 1)
-        known = np.cumsum(np.take_along_axis(np.take_along_axis(members, at, 1), order, 1), 1)
-        enough = (known >= NEIGHBOURS).argmax(1)
-        found = near[np.arange(len(near)), enough]
-        return np.where(np.isfinite(found), found, 0.0).astype(np.float64)
+        found = least.astype(np.float64)
+        rows = np.flatnonzero(self.members[series, nearest] < NEIGHBOURS)
+        if len(rows):
+            # Each centre stands for one situation at least, so the nearest NEIGHBOURS centres are enough.
+            far = away[rows]
+            at = np.argpartition(far, NEIGHBOURS - 1, 1)[:, :NEIGHBOURS]
+            near = np.take_along_axis(far, at, 1)
+            order = np.argsort(near, 1, kind="stable")
+            known = np.cumsum(self.members[series[rows, None], np.take_along_axis(at, order, 1)], 1)
+            enough = (known >= NEIGHBOURS).argmax(1)
+            n = np.arange(len(rows))
+            found[rows] = near[n, order[n, enough]]
+            found[~np.isfinite(found)] = 0.0
+        return found
 
-    def _learn(self, series: NDArray[np.int32], point: NDArray[np.float32], away: NDArray[np.float32]) -> None:
-        nearest = away.argmin(1)
-        least = away[np.arange(len(away)), nearest]
+    def _learn(
+        self, series: NDArray[np.int32], point: NDArray[np.float32], nearest: NDArray[np.intp],
+        least: NDArray[np.float32],
+    ) -> None:  # fmt: skip
         joins = least <= self.resolution[series]
         fresh = np.flatnonzero(~joins)
         if len(fresh):
             ids = series[fresh]
             free = self.places[ids] < PLACES
-            new, at = ids[free], self.places[ids[free]]
-            self.centres[new, at], self.members[new, at] = point[fresh[free]], 1.0
+            new = ids[free]
+            at = self.places[new].astype(np.intp)
+            self.centres[new, :, at], self.members[new, at] = point[fresh[free]], 1.0
             self.places[new] += 1
-            for part in np.array_split(fresh[~free], (int((~free).sum()) + 127) // 128 or 1):  # so that memory is bounded
-                if len(part):
-                    joins[part] = ~self._make_room(series[part], point[part], least[part])
+            full = fresh[~free]
+            for begin in range(0, len(full), PART):
+                part = full[begin : begin + PART]
+                joins[part] = ~self._make_room(series[part], point[part], least[part])
         rows = np.flatnonzero(joins)
         ids, at = series[rows], nearest[rows]
-        count = np.minimum(self.members[ids, at] + 1.0, np.float32(2**20))
+        count = np.minimum(self.members[ids, at] + np.float32(1), MOST)
         self.members[ids, at] = count
-        self.centres[ids, at] += (point[rows] - self.centres[ids, at]) / count[:, None]
+        centre = self.centres[ids, :, at]
+        self.centres[ids, :, at] = centre + (point[rows] - centre) / count[:, None]
 
     def _make_room(
         self, series: NDArray[np.int32], point: NDArray[np.float32], least: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
         """The two nearest centres join and the point takes the free place, unless it is nearer to a centre itself
         (bool [n]: it has a place). Either way that distance is the new resolution."""
-        centres = self.centres[series]
-        pairs = np.abs(centres[:, :, None, 0] - centres[:, None, :, 0])
-        for side in range(1, SIDES):
-            np.maximum(pairs, np.abs(centres[:, :, None, side] - centres[:, None, :, side]), out=pairs)
+        n = np.arange(len(series))
+        pairs = _apart(self.centres[series][:, :, :, None], self.centres[series])
         pairs[:, np.arange(PLACES), np.arange(PLACES)] = np.inf
-        flat = pairs.reshape(len(series), -1).argmin(1)
-        one, other = flat // PLACES, flat % PLACES
-        gap = pairs.reshape(len(series), -1)[np.arange(len(series)), flat]
+        pairs = pairs.reshape(len(series), -1)
+        flat = pairs.argmin(1)
+        gap = pairs[n, flat]
         placed = gap <= least
         self.resolution[series] = np.maximum(self.resolution[series], np.minimum(gap, least))
-        ids, one, other = series[placed], one[placed], other[placed]
+        ids, one, other = series[placed], flat[placed] // PLACES, flat[placed] % PLACES
         a, b = self.members[ids, one], self.members[ids, other]
         share = (b / (a + b))[:, None]
-        self.centres[ids, one] += share * (self.centres[ids, other] - self.centres[ids, one])
-        self.members[ids, one] = np.minimum(a + b, np.float32(2**20))
-        self.centres[ids, other], self.members[ids, other] = point[placed], 1.0
+        first = self.centres[ids, :, one]
+        self.centres[ids, :, one] = first + share * (self.centres[ids, :, other] - first)
+        self.members[ids, one] = np.minimum(a + b, MOST)
+        self.centres[ids, :, other], self.members[ids, other] = point[placed], 1.0
         return np.asarray(placed)
+
+
+def _apart(centres: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest difference over the sides: centres [n, SIDES, ...], points [n, SIDES] or [n, SIDES, P]."""
+    points = points[:, :, None] if points.ndim == 2 else points[:, :, None, :]
+    most: NDArray[np.float32] = np.abs(centres[:, 0] - points[:, 0])
+    for side in range(1, SIDES):
+        np.maximum(most, np.abs(centres[:, side] - points[:, side]), out=most)
+    return most

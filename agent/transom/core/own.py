@@ -18,8 +18,11 @@ from transom.core.novelty import Situations
 from transom.core.table import Table
 
 TAIL, PRIOR = 0.1, 300.0  # of the peaks over a threshold: share of windows above it, windows that the prior counts for
-REALISED = ((0.0, 2.5, 3.9, 4.9, 6.1, 8.0), (0.0, 4.3, 6.9, 7.6, 9.06, 9.9))  # surprise, -log of the rate it came at
-BEYOND = 0.45  # slope after the last of them
+REALISED = (  # surprise, and -log of the share of windows that were news with so much
+    (0.0, 1.5, 2.0, 2.4, 2.8, 3.4, 4.2, 4.5, 5.0, 5.6, 7.0, 11.0),
+    (0.0, 2.3, 3.4, 4.3, 5.0, 5.7, 6.6, 6.9, 7.6, 8.3, 9.06, 9.9),
+)
+BEYOND = 0.2  # slope after the last of them
 HUGE = 1e30  # values beyond count as this
 
 
@@ -48,11 +51,15 @@ class Own:
         self.calibration = Calibration(None, interval, TAIL, PRIOR)
 
     def judge(
-        self, series: NDArray[np.int32], end: NDArray[np.int64], value: NDArray[np.float32], per_window: NDArray[np.float64]
+        self,
+        series: NDArray[np.int32],
+        end: NDArray[np.int64],
+        value: NDArray[np.float32],
+        per_window: NDArray[np.float64],
     ) -> Told:
         """value: float32 [n], finite, of distinct series at `end` (µs); per_window: false alarms allowed a window. Each
         window is judged by those before it, then learned."""
-        v = np.clip(value.astype(np.float64), -HUGE, HUGE)
+        v = np.minimum(np.maximum(value.astype(np.float64), -HUGE), HUGE)
         novelty = self.situations.novelty(series, v, self.habits.departure(series, end, v))
         surprise = -np.log(self.calibration.p_value(series, novelty))
         self.calibration.learn(series, novelty, end)
