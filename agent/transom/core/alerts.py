@@ -50,13 +50,14 @@ class AlertSpec:
 
 
 class Alerts(Table):
-    """active: bool [S]; history: uint64 [S], last windows over the bar, newest in bit 0; calm: int32 [S], calm windows
-    in a row; since, quiet_until: int64 [S] µs; peak, told: float64 [S], highest score and the one last told of;
-    severity: int8 [S], 1 warning, 2 critical; silent_since: int64 [S] µs, of a no-data alert."""
+    """active: bool [S]; history: uint64 [S], last windows over the bar, newest in bit 0; fresh: uint64 [S], those of
+    them that were news; calm: int32 [S], calm windows in a row; since, quiet_until: int64 [S] µs; peak, told: float64
+    [S], highest score and the one last told of; severity: int8 [S], 1 warning, 2 critical; silent_since: int64 [S] µs,
+    of a no-data alert."""
 
     fills: ClassVar[dict[str, Any]] = {
-        "active": False, "history": 0, "calm": 0, "since": NEVER, "quiet_until": NEVER, "peak": 0.0, "told": 0.0,
-        "severity": 0, "silent_since": NEVER,
+        "active": False, "history": 0, "fresh": 0, "calm": 0, "since": NEVER, "quiet_until": NEVER, "peak": 0.0,
+        "told": 0.0, "severity": 0, "silent_since": NEVER,
     }  # fmt: skip
 
     def __init__(self, spec: AlertSpec) -> None:
@@ -65,6 +66,7 @@ class Alerts(Table):
         self._mask = np.uint64((1 << spec.raise_m) - 1)
         self.active = np.zeros(0, bool)
         self.history = np.zeros(0, np.uint64)
+        self.fresh = np.zeros(0, np.uint64)
         self.calm = np.zeros(0, np.int32)
         self.since = np.zeros(0, np.int64)
         self.quiet_until = np.zeros(0, np.int64)
@@ -76,17 +78,23 @@ class Alerts(Table):
     def step(
         self, series: NDArray[np.int32], end: NDArray[np.int64], score: NDArray[np.float64], over: NDArray[np.bool_],
         calm: NDArray[np.bool_], critical: NDArray[np.bool_], learning: NDArray[np.bool_],
+        news: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:  # fmt: skip
         """One window of each of these (distinct) series -> state uint8 [n], change uint8 [n].
 
-        end: µs; over: the score is over the bar; calm: well under it; learning: may not raise yet.
+        end: µs; over: the score is over the bar; calm: well under it; learning: may not raise yet;
+        news: no other window of late was as strange, without which nothing is raised (default: all are news).
         """
         history = ((self.history[series] << np.uint64(1)) | over.astype(np.uint64)) & self._mask
         history[learning] = 0
         self.history[series] = history
+        fresh = (
+            history if news is None else ((self.fresh[series] << np.uint64(1)) | (over & news)) & self._mask & history
+        )
+        self.fresh[series] = fresh
         was = self.active[series]
         held_off = end < self.quiet_until[series]
-        raised = ~was & ~learning & ~held_off & (np.bitwise_count(history) >= self.spec.raise_n)
+        raised = ~was & ~learning & ~held_off & (np.bitwise_count(history) >= self.spec.raise_n) & (fresh != 0)
         run = np.where(calm, self.calm[series] + 1, 0)
         self.calm[series] = run
         cleared = was & (run >= max(CLEAR_AFTER, self.spec.raise_m))

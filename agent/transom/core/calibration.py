@@ -22,7 +22,6 @@ from transom.core.model import CalibrationTable
 from transom.core.table import Table
 
 TAIL = 0.05  # q: share of normal windows above u0
-U0 = -np.log(TAIL)
 PRIOR = 100.0  # windows that the table counts for
 MEMORY = 5000.0  # windows after which old ones fade
 CLIP = 6.0  # an excess counts for at most so many beta, so that an anomaly does not raise the bar for the next
@@ -58,9 +57,12 @@ class Calibration(Table):
         "n": 0.0, "exceeding": 0.0, "excess": 0.0, "windows": 0, "interval": 0.0, "last_end": NEVER,
     }  # fmt: skip
 
-    def __init__(self, table: CalibrationTable | None, interval: float | None) -> None:
-        """interval: ms between windows when the grid is timed; None = learned per series."""
+    def __init__(
+        self, table: CalibrationTable | None, interval: float | None, tail: float = TAIL, prior: float = PRIOR
+    ) -> None:
+        """interval: ms between windows when the grid is timed; None = learned per series. tail: q; prior: windows."""
         super().__init__()
+        self.tail, self.u0, self.prior = tail, -np.log(tail), prior
         self.table, self.fixed = Tables(table), interval
         self.n = np.zeros(0, np.float64)
         self.exceeding = np.zeros(0, np.float64)
@@ -72,16 +74,16 @@ class Calibration(Table):
     def p_value(self, series: NDArray[np.int32], u: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 [n] in (0, 1]: the chance of so much surprise on this series' normal data. series are distinct."""
         zeta, beta = self._tail(series)
-        below = 1.0 - (1.0 - zeta) * (1.0 - np.exp(-u)) / (1.0 - TAIL)
-        above = zeta * np.exp(-np.maximum(u - U0, 0.0) / beta)
-        return np.clip(np.where(u > U0, above, below), SMALLEST, 1.0)
+        below = 1.0 - (1.0 - zeta) * (1.0 - np.exp(-u)) / (1.0 - self.tail)
+        above = zeta * np.exp(-np.maximum(u - self.u0, 0.0) / beta)
+        return np.clip(np.where(u > self.u0, above, below), SMALLEST, 1.0)
 
     def learn(self, series: NDArray[np.int32], u: NDArray[np.float64], end: NDArray[np.int64]) -> None:
         """Takes the windows that end at `end` (µs) as seen. series are distinct."""
         _, beta = self._tail(series)
         fade = np.where(self.n[series] >= MEMORY, MEMORY / (MEMORY + 1.0), 1.0)
-        over = u > U0
-        excess = np.where(over, np.minimum(u - U0, CLIP * beta), 0.0)
+        over = u > self.u0
+        excess = np.where(over, np.minimum(u - self.u0, CLIP * beta), 0.0)
         self.n[series] = self.n[series] * fade + 1.0
         self.exceeding[series] = self.exceeding[series] * fade + over
         self.excess[series] = self.excess[series] * fade + excess
@@ -102,5 +104,5 @@ class Calibration(Table):
         return 1.0 / np.maximum(self.interval[series], 0.001)
 
     def _tail(self, series: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        exceeding = PRIOR * TAIL + self.exceeding[series]
-        return exceeding / (PRIOR + self.n[series]), (PRIOR * TAIL + self.excess[series]) / exceeding
+        exceeding = self.prior * self.tail + self.exceeding[series]
+        return exceeding / (self.prior + self.n[series]), (self.prior * self.tail + self.excess[series]) / exceeding

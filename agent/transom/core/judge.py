@@ -16,6 +16,7 @@ from transom.core.events import Alert, Events, Predictions, lasted, sentence
 from transom.core.grid import Silence
 from transom.core.intake import Intake, names_of
 from transom.core.model import Manifest, Outputs, Windows
+from transom.core.own import Own
 
 HIGHEST_BAR = 0.2  # a budget so large that more windows would exceed it says nothing
 _CHANGES: dict[int, Literal["raise", "update", "clear"]] = {
@@ -35,16 +36,17 @@ class Judge:
         """budget: alarms a millisecond and series; threshold: a plain score instead; interval: ms between windows."""
         self.intake, self.manifest = intake, manifest
         self.budget, self.threshold = budget, threshold
-        self.calibration = Calibration(manifest.calibration, interval)
+        self.own = Own(interval) if manifest.any_sensor and manifest.task == "anomaly" else None
+        self.calibration = self.own.calibration if self.own else Calibration(manifest.calibration, interval)
         self.alerts = Alerts(spec)
         self.counts = {"windows": 0, "alerts": 0, "unscored": 0}
 
     def resize(self, size: int) -> None:
-        self.calibration.resize(size)
+        (self.own or self.calibration).resize(size)
         self.alerts.resize(size)
 
     def reset(self, series: NDArray[np.int32]) -> None:
-        self.calibration.reset(series)
+        (self.own or self.calibration).reset(series)
         self.alerts.reset(series)
 
     def judge(self, windows: Windows, outputs: Outputs) -> Events:
@@ -93,18 +95,37 @@ class Judge:
         for turn in range(int(rank.max()) + 1 if n else 0):
             rows = np.flatnonzero(rank == turn) if turn or rank.any() else slice(None)
             ids, end = windows.series[rows], windows.end[rows]
-            p = self.calibration.p_value(ids, u[rows])
             learning = self.calibration.windows[ids] < self.manifest.learning
+            p, shown, news = self._p_values(ids, end, u[rows], windows.values[rows, -1, 0])
             over, calm, critical = self._bars(ids, p, clean[rows])
             over, calm = over & ~unscored[rows], calm & ~unscored[rows]
             state[rows], change[rows] = self.alerts.step(
-                ids, end, clean[rows].astype(np.float64), over, calm, critical, learning
+                ids, end, clean[rows].astype(np.float64), over, calm, critical, learning, news
             )
-            p_value[rows] = p
+            p_value[rows] = shown
             since[rows], peak[rows] = self.alerts.since[ids], self.alerts.peak[ids]
             severity[rows] = self.alerts.severity[ids]
-            self.calibration.learn(ids, u[rows], end)
         return p_value, state, change, since, peak, severity
+
+    def _p_values(
+        self, ids: NDArray[np.int32], end: NDArray[np.int64], u: NDArray[np.float64], value: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
+        """p-value of each window, the one to be shown (1 for what is no news), and whether it is news for an alert; the
+        windows are learned."""
+        if self.own is None:
+            p = self.calibration.p_value(ids, u)
+            self.calibration.learn(ids, u, end)
+            return p, p, None
+        p, shown, fresh = np.ones(len(ids)), np.ones(len(ids)), np.zeros(len(ids), bool)
+        known = np.isfinite(value)
+        told = self.own.judge(ids[known], end[known], value[known], self._per_window(ids[known]))
+        p[known], shown[known] = told.p_value, np.where(told.news, told.p_value, 1.0)
+        fresh[known] = told.lately | (self.threshold is not None)
+        return p, shown, fresh
+
+    def _per_window(self, ids: NDArray[np.int32]) -> NDArray[np.float64]:
+        """float64 [n]: false alarms allowed a window."""
+        return (self.budget or 0.0) / self.calibration.windows_per_ms(ids)
 
     def _bars(
         self, ids: NDArray[np.int32], p: NDArray[np.float64], score: NDArray[np.float32]
@@ -112,8 +133,7 @@ class Judge:
         """bool [n] each: over the bar, well under it, far over it."""
         if self.threshold is not None:
             return score >= self.threshold, score < CALM_SCORE * self.threshold, score >= 2 * self.threshold
-        per_window = (self.budget or 0.0) / self.calibration.windows_per_ms(ids)
-        bar = np.minimum(per_window, HIGHEST_BAR)
+        bar = np.minimum(self._per_window(ids), HIGHEST_BAR)
         return p <= bar, p >= np.minimum(CALM * bar, 0.5), p <= CRITICAL * bar
 
     def _alert(
@@ -224,11 +244,12 @@ class Judge:
 
     def snapshot(self) -> dict[str, Any]:
         return {
-            "calibration": self.calibration.snapshot(), "alerts": self.alerts.snapshot(), "counts": dict(self.counts)
+            "calibration": (self.own or self.calibration).snapshot(), "alerts": self.alerts.snapshot(),
+            "counts": dict(self.counts),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.calibration.restore(state["calibration"])
+        (self.own or self.calibration).restore(state["calibration"])
         self.alerts.restore(state["alerts"])
         self.counts = dict(state["counts"])
 

@@ -1,0 +1,87 @@
+"""What a series' own past says of its present: habit, novelty, tail, record. Values in, p-values out.
+
+For models that take any sensor, and so cannot know what this one is like. A window's surprise is -log of the p-value
+of its novelty by peaks over a threshold; REALISED turns it into how often it really came on simulated normal data, as
+news, because distances to centres that go on learning are not exponentially distributed.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.core.calibration import SMALLEST, Calibration
+from transom.core.habit import Habits
+from transom.core.news import Records
+from transom.core.novelty import Situations
+from transom.core.table import Table
+
+TAIL, PRIOR = 0.1, 300.0  # of the peaks over a threshold: share of windows above it, windows that the prior counts for
+REALISED = (  # surprise, and -log of the share of windows that were news with so much
+    (0.0, 1.5, 2.0, 2.4, 2.8, 3.4, 4.2, 4.5, 5.0, 5.6, 7.0, 11.0),
+    (0.0, 2.3, 3.4, 4.3, 5.0, 5.7, 6.6, 6.9, 7.6, 8.3, 9.06, 9.9),
+)
+BEYOND = 0.2  # slope after the last of them
+HUGE = 1e30  # values beyond count as this
+
+
+class Told(NamedTuple):
+    """p_value: float64 [n], of the window; news: bool [n], larger than all in memory; lately: bool [n], than those of
+    the time in which one false alarm is allowed."""
+
+    p_value: NDArray[np.float64]
+    news: NDArray[np.bool_]
+    lately: NDArray[np.bool_]
+
+
+def realised(surprise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """surprise: float64 [n] >= 0 -> p-value float64 [n] in (0, 1]."""
+    at, found = REALISED
+    beyond = BEYOND * np.maximum(surprise - at[-1], 0.0)
+    return np.clip(np.exp(-np.interp(surprise, at, found) - beyond), SMALLEST, 1.0)
+
+
+class Own:
+    """Habits, situations, their tail and records of the series of one stream. calibration knows the rhythm as well."""
+
+    def __init__(self, interval: float | None) -> None:
+        """interval: ms between windows when the grid is timed; None = learned per series."""
+        self.habits, self.situations, self.records = Habits(), Situations(), Records()
+        self.calibration = Calibration(None, interval, TAIL, PRIOR)
+
+    def judge(
+        self,
+        series: NDArray[np.int32],
+        end: NDArray[np.int64],
+        value: NDArray[np.float32],
+        per_window: NDArray[np.float64],
+    ) -> Told:
+        """value: float32 [n], finite, of distinct series at `end` (µs); per_window: false alarms allowed a window. Each
+        window is judged by those before it, then learned."""
+        v = np.minimum(np.maximum(value.astype(np.float64), -HUGE), HUGE)
+        novelty = self.situations.novelty(series, v, self.habits.departure(series, end, v))
+        surprise = -np.log(self.calibration.p_value(series, novelty))
+        self.calibration.learn(series, novelty, end)
+        # Whoever may be told once a day is told again after half a day.
+        news, lately = self.records.news(series, surprise, 0.5 / np.maximum(per_window, 1e-12))
+        return Told(realised(surprise), news, lately)
+
+    def resize(self, size: int) -> None:
+        for _, room in self._rooms():
+            room.resize(size)
+
+    def reset(self, series: NDArray[np.int32]) -> None:
+        for _, room in self._rooms():
+            room.reset(series)
+
+    def snapshot(self) -> dict[str, Any]:
+        return {name: room.snapshot() for name, room in self._rooms()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, room in self._rooms():
+            room.restore(state[name])
+
+    def _rooms(self) -> Iterator[tuple[str, Table]]:
+        yield from (("habits", self.habits), ("situations", self.situations), ("records", self.records),
+                    ("calibration", self.calibration))  # fmt: skip

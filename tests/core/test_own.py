@@ -1,0 +1,155 @@
+"""What a series' own past says of its present: habits, situations, records, and the p-values that come of them."""
+
+import numpy as np
+import pytest
+
+from transom.core.habit import HOUR, Habits
+from transom.core.news import Records
+from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
+from transom.core.own import Own, realised
+
+ONE = np.zeros(1, np.int32)
+T0 = 1_700_000_000_000_000 // (168 * HOUR) * (168 * HOUR)  # µs, the start of a week
+NONE = np.zeros(1)
+
+
+def departures(values: np.ndarray, step: int = HOUR) -> np.ndarray:
+    habits = Habits()
+    habits.resize(1)
+    return np.array([habits.departure(ONE, np.array([T0 + i * step]), np.array([v]))[0] for i, v in enumerate(values)])
+
+
+def novelties(values: np.ndarray) -> np.ndarray:
+    situations = Situations()
+    situations.resize(1)
+    return np.array([situations.novelty(ONE, np.array([v]), NONE)[0] for v in values])
+
+
+def p_values(values: np.ndarray, step: int = 300_000_000) -> tuple[Own, np.ndarray, np.ndarray]:
+    own = Own(None)
+    own.resize(1)
+    told = [
+        own.judge(ONE, np.array([T0 + i * step]), np.array([v], np.float32), np.full(1, 1e-4))
+        for i, v in enumerate(values)
+    ]
+    return own, np.array([t.p_value[0] for t in told]), np.array([t.news[0] for t in told])
+
+
+def test_what_recurs_each_day_is_expected_after_a_week() -> None:
+    day = np.where(np.arange(24 * 21) % 24 < 8, 10.0, 50.0)
+    away = np.abs(departures(day))
+    assert away[24 * 14 :].mean() < 0.2 * away[:24].mean()
+
+
+def test_a_weekly_habit_is_told_from_a_daily_one() -> None:
+    hour = np.arange(24 * 70)
+    idle = (hour // 24) % 7 == 5
+    away = np.abs(departures(np.where(idle, 0.0, 40.0)))
+    assert away[24 * 63 :][idle[24 * 63 :]].mean() < 15
+    missed = departures(np.append(np.where(idle, 0.0, 40.0), np.full(12, 0.0)))  # a workday on which nobody comes
+    assert missed[-12] < -25
+
+
+def test_one_huge_value_does_not_become_the_habit() -> None:
+    values = 20 + np.random.default_rng(0).standard_normal(24 * 14)
+    values[200] = 1e9
+    assert np.abs(departures(values)[201:]).max() < 100
+
+
+def test_nothing_is_novel_before_something_is_known() -> None:
+    assert (novelties(np.random.default_rng(0).standard_normal(FIRST)) == 0).all()
+
+
+def test_what_came_often_enough_is_no_news_however_long_ago() -> None:
+    quiet = np.random.default_rng(0).standard_normal(400) * 0.1
+    spikes = quiet.copy()
+    at = 40 + 40 * np.arange(NEIGHBOURS + 2)
+    spikes[at] = 30.0
+    found = novelties(spikes)
+    assert found[at[0]] > 50
+    assert found[at[NEIGHBOURS + 1]] < 0.2 * found[at[0]]
+
+
+def test_a_value_in_a_gap_of_all_seen_before_is_novel_though_in_range() -> None:
+    switching = np.where(np.random.default_rng(1).random(600) < 0.5, 0.0, 10.0) + np.random.default_rng(2).normal(
+        0, 0.1, 600
+    )
+    found = novelties(np.append(switching, 5.0))
+    assert found[-1] > 5 * np.quantile(found[100:-1], 0.99)
+
+
+def test_memory_is_bounded_and_knows_what_fills_it() -> None:
+    situations = Situations()
+    situations.resize(1)
+    values = np.cumsum(np.random.default_rng(3).standard_normal(3000))
+    for v in values:
+        situations.novelty(ONE, np.array([v]), NONE)
+    assert situations.centres.shape[2] == PLACES
+    assert situations.members[0].sum() == 3000
+    assert np.isfinite(situations.centres[0]).all()
+
+
+def test_the_first_change_of_a_constant_is_as_novel_as_can_be() -> None:
+    assert novelties(np.append(np.zeros(100), 1.0))[-1] > 1e5
+
+
+def test_units_and_offsets_do_not_matter() -> None:
+    values = np.random.default_rng(4).standard_normal(300)
+    np.testing.assert_allclose(novelties(values), novelties(1000 * values), rtol=1e-3)
+
+
+def test_only_the_first_and_the_highest_of_an_event_are_news() -> None:
+    records = Records()
+    records.resize(1)
+    surprise = [1.0] * 60 + [9.0, 8.0, 9.0, 9.5, 3.0] + [1.0] * 30 + [9.0]
+    found = [records.news(ONE, np.array([s]), np.full(1, 3.0)) for s in surprise]
+    assert [i for i, (news, _) in enumerate(found) if news[0] and surprise[i] > 5] == [60, 63, 95]
+    assert found[64][1][0] is np.False_  # lately: 9.5 was the window before
+    assert [i for i, (_, lately) in enumerate(found) if lately[0] and surprise[i] > 5] == [60, 63, 95]
+
+
+def test_p_values_fall_with_surprise_and_stay_within_bounds() -> None:
+    p = realised(np.linspace(0, 1000, 5000))
+    assert p[0] == 1.0
+    assert (np.diff(p) <= 0).all()
+    assert (p > 0).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_normal_data_are_told_of_about_as_often_as_p_values_say(seed: int) -> None:
+    _, p, _ = p_values(np.random.default_rng(seed).standard_normal(6000))
+    assert 0.2 * 6000 / 288 < (p <= 1 / 288).sum() < 3 * 6000 / 288
+
+
+def test_extreme_values_leave_it_sane() -> None:
+    values = np.random.default_rng(5).standard_normal(200)
+    values[[50, 51, 52]] = [3e38, -3e38, 1e-38]
+    _, p, _ = p_values(values)
+    assert np.isfinite(p).all()
+    assert ((p > 0) & (p <= 1)).all()
+
+
+def test_series_side_by_side_are_judged_as_if_alone() -> None:
+    rng = np.random.default_rng(6)
+    values = rng.standard_normal((250, 5)).cumsum(0).astype(np.float32)
+    together = Own(None)
+    together.resize(5)
+    ids = np.arange(5, dtype=np.int32)
+    told = [
+        together.judge(ids, np.full(5, T0 + i * 300_000_000), values[i], np.full(5, 1e-4)).p_value for i in range(250)
+    ]
+    for j in range(5):
+        np.testing.assert_array_equal(np.array(told)[:, j], p_values(values[:, j])[1])
+
+
+def test_a_snapshot_goes_on_as_if_nothing_had_happened() -> None:
+    values = np.random.default_rng(7).standard_normal(400).astype(np.float32)
+    own, _, _ = p_values(values[:300])
+    again = Own(None)
+    again.resize(1)
+    again.restore(own.snapshot())
+    for i, v in enumerate(values[300:], 300):
+        end = np.array([T0 + i * 300_000_000])
+        a, b = (o.judge(ONE, end, np.array([v]), np.full(1, 1e-4)) for o in (own, again))
+        assert a.p_value[0] == b.p_value[0]
+        assert a.news[0] == b.news[0]
