@@ -73,10 +73,14 @@ class Calibration(Table):
 
     def p_value(self, series: NDArray[np.int32], u: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 [n] in (0, 1]: the chance of so much surprise on this series' normal data. series are distinct."""
+        return np.clip(np.exp(-self.surprise(series, u)), SMALLEST, 1.0)
+
+    def surprise(self, series: NDArray[np.int32], u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64 [n] >= 0: -log of that chance, however small it is. series are distinct."""
         zeta, beta = self._tail(series)
-        below = 1.0 - (1.0 - zeta) * (1.0 - np.exp(-u)) / (1.0 - self.tail)
-        above = zeta * np.exp(-np.maximum(u - self.u0, 0.0) / beta)
-        return np.clip(np.where(u > self.u0, above, below), SMALLEST, 1.0)
+        below = 1.0 - (1.0 - zeta) * (1.0 - np.exp(-np.minimum(u, self.u0))) / (1.0 - self.tail)
+        above = np.maximum(u - self.u0, 0.0) / beta - np.log(zeta)
+        return np.asarray(np.where(u > self.u0, above, -np.log(np.clip(below, SMALLEST, 1.0))))
 
     def learn(self, series: NDArray[np.int32], u: NDArray[np.float64], end: NDArray[np.int64]) -> None:
         """Takes the windows that end at `end` (µs) as seen. series are distinct."""

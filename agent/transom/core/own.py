@@ -61,7 +61,7 @@ class Own:
         window is judged by those before it, then learned."""
         v = np.minimum(np.maximum(value.astype(np.float64), -HUGE), HUGE)
         novelty = self.situations.novelty(series, v, self.habits.departure(series, end, v))
-        surprise = -np.log(self.calibration.p_value(series, novelty))
+        surprise = self.calibration.surprise(series, novelty)
         self.calibration.learn(series, novelty, end)
         # Whoever may be told once a day is told again after half a day.
         news, lately = self.records.news(series, surprise, 0.5 / np.maximum(per_window, 1e-12))
