@@ -335,6 +335,7 @@ def test_a_state_folder_that_is_deleted_is_noticed_and_made_again(
     keeper.add(turn(10), [], [], [ALERT])
     assert keeper.commit(pipe, ()).unsaved == [ALERT]
     assert "gone" in keeper.problem
+    assert keeper.retry_due  # at once: there is nothing to wait for
     assert keeper.reopen() is True  # another file: ids begin anew
     assert keeper.resume(pipe, [ALERT], ()) is not None
     keeper.close(pipe)

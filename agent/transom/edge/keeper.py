@@ -164,6 +164,9 @@ class Keeper:
         if self._since is None:
             self._since = now
 
+    def wait_at_most(self, commit_every: float) -> None:
+        self.commit_every = self._linger = commit_every
+
     def note(self, name: str, value: Any) -> None:
         """Something small to be kept with the next commit."""
         self._notes[name] = value
@@ -195,10 +198,9 @@ class Keeper:
         self._since, self._count, self._messages = None, self._count + self._messages, 0
         unsaved, undone = alerts, list(done)
         stored: list[tuple[int, Publication]] = []
-        if self.on:
+        if self.on and self._look():
             assert self.journal is not None
             try:
-                self._look()
                 if turns or alerts or done or notes:
                     stored = list(zip(self.journal.commit(turns, marks, alerts, done, notes), alerts, strict=True))
                     self.commits += 1
@@ -212,12 +214,18 @@ class Keeper:
             self._acknowledged = time.monotonic(), len(tokens)
         return Committed(tokens, stored, unsaved, undone)
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
         assert self.journal is not None
         now = time.monotonic()
         if now - self._looked >= LOOK:
             self._looked = now
-            self.journal.look()
+            try:
+                self.journal.look()
+            except sqlite3.Error as error:
+                self._switch_off(error)
+                self._retry = now  # that folder can be made again at once
+                return False
+        return True
 
     def _snapshot_due(self) -> bool:
         assert self.journal is not None
@@ -306,8 +314,7 @@ class Keeper:
         if self.journal is None:
             return
         try:
-            if self.on:
-                self._look()
+            if self.on and self._look():
                 self.snapshot(pipeline, done=done)
             self.journal.close()
         except (sqlite3.Error, OSError) as error:
