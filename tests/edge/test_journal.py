@@ -262,6 +262,20 @@ def test_a_snapshot_of_another_version_is_set_aside_and_not_written_over(tmp_pat
     assert packing.unpack(data[4:])["version"] == 99
 
 
+def test_a_file_of_another_format_is_set_aside_and_said_to_be_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path, "process")
+    journal.open()
+    for _ in range(3):
+        journal._run("PRAGMA user_version=7")
+        journal.close()
+        journal.open()
+    journal.close()
+    assert len([p for p in tmp_path.iterdir() if ".damaged-" in p.name]) == 3  # none was written over
+    assert "is of another version (format 7," in caplog.records[0].getMessage()
+
+
 def test_a_turn_that_can_no_longer_be_taken_does_not_keep_the_agent_from_starting(tmp_path: Path) -> None:
     class Picky(Pipeline):
         def take(self, turn: Turn) -> Events:
