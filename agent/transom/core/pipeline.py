@@ -28,12 +28,14 @@ SET_BACK = 300_000_000  # µs: a clock that goes back by more is believed
 
 
 class Message(NamedTuple):
-    """A message as it arrived; nothing is decoded. received: ms since 1970."""
+    """A message as it arrived; nothing is decoded. received: ms since 1970; retained: the broker had it stored, and
+    sends it because the subscription is new."""
 
     topic: str
     payload: bytes
     received: int
     redelivered: bool = False
+    retained: bool = False
 
 
 class Turn(NamedTuple):
@@ -193,7 +195,7 @@ class Pipeline:
     def process(self, messages: Sequence[Message], now: int | None = None) -> Events:
         """messages in order of arrival; now: ms since 1970, None when only the messages tell the time."""
         routes = self._routes
-        for topic, payload, received, _ in messages:
+        for topic, payload, received, *_ in messages:
             known = routes.get(topic)
             if known is None:
                 known = self._resolve(topic, payload, received * 1000)
@@ -226,7 +228,7 @@ class Pipeline:
                 stream.shed += count
 
     def _refuse(self, message: Message, reason: str) -> None:
-        topic, payload, received, _ = message
+        topic, payload, received, *_ = message
         for stream, _route in self._routes.get(topic) or self._resolve(topic, payload, received * 1000):
             stream.intake.refuse("payload", topic, payload, received * 1000, reason)
 
