@@ -3,6 +3,7 @@
 What is missing skips with its reason; with TRANSOM_NO_SKIP=1 it fails instead.
 """
 
+import contextlib
 import os
 import shutil
 import socket
@@ -104,8 +105,14 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
         def stop() -> None:
             process = box.pop("process", None)
             if process is not None:
-                process.terminate()
-                process.wait(10)
+                for _ in range(20):  # one that has just begun does not hear the first
+                    process.terminate()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(1)
+                        break
+                else:
+                    process.kill()
+                    process.wait(10)
                 assert process.stderr is not None
                 process.stderr.close()
 

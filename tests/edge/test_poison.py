@@ -20,6 +20,7 @@ POISON = b"666"
 
 
 class Choosy:
+    sha256 = ""
     manifest = Manifest(name="choosy", version="1", task="anomaly", family="none", channels=(Channel(ANY),), length=4)
 
     def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import pytest
 
 from tests_support import Heard
 from transom.core.pipeline import Message, Pipeline
-from transom.edge import inbox, journal, service
+from transom.edge import journal, service
 from transom.edge.assembly import Assembly, build_pipeline
 from transom.edge.reload import Reload
 from transom.edge.service import Agent
@@ -63,7 +63,7 @@ class Poisoned:
     """A model that raises for one value: stands for any message that no code of ours can digest."""
 
     def __init__(self, model: Any) -> None:
-        self._model, self.manifest = model, model.manifest
+        self._model, self.manifest, self.sha256 = model, model.manifest, model.sha256
 
     def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:
         if (values == 666).any():
@@ -303,7 +303,7 @@ def test_a_broker_that_is_not_there_at_the_start_is_waited_for(mosquitto_broker,
 
 def test_what_cannot_be_processed_before_the_end_is_counted(mosquitto_broker, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(service, "DRAIN", 0.0)
-    monkeypatch.setattr(inbox, "MOST", 10)
+    monkeypatch.setattr(service, "PORTION", 10)
     chosen = settings(tmp_path, mosquitto_broker.port)
     agent = Agent(chosen, build_pipeline(chosen))
     with running(agent):

@@ -30,7 +30,8 @@ SET_BACK = 300_000_000  # µs: a clock that goes back by more is believed
 
 
 class Message(NamedTuple):
-    """A message as it arrived; nothing is decoded. received: ms since 1970; retained: the broker had kept it."""
+    """A message as it arrived; nothing is decoded. received: ms since 1970; retained: the broker had it stored, and
+    sends it because the subscription is new."""
 
     topic: str
     payload: bytes
