@@ -139,7 +139,7 @@ class Journal:
         except sqlite3.Error as error:
             log.error("alerts that waited in it cannot be read (%s)", error)  # noqa: TRY400
         self.close()
-        self._set_aside(f"is damaged ({why})")
+        self._set_aside(why)
         self._open()
         self.commit([], [], alerts, [], {})
 
@@ -157,6 +157,12 @@ class Journal:
         if self._db is not None:
             db, self._db = self._db, None
             db.close()
+
+    @property
+    def holds_state(self) -> bool:
+        """True when there is something that a pipeline could be made of."""
+        (some,) = self._run("SELECT EXISTS (SELECT 1 FROM snapshot) OR EXISTS (SELECT 1 FROM turns)").fetchone()
+        return bool(some)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

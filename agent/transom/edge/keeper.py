@@ -57,6 +57,7 @@ class Keeper:
         self._linger = commit_every
         self._past = Past()  # where the journal cannot be asked
         self._space = 0  # of the ids of alerts that were given out
+        self._unread = False  # what the last run has left
         self._damaged = ""  # why the file has to be set aside
         self._acknowledged = (0.0, 0)  # when, and how many messages
         self._size, self._begun, self._count = 0, 0, 0  # of the last snapshot; bytes then; messages since
@@ -84,9 +85,10 @@ class Keeper:
             except Exception as error:  # noqa: BLE001  # whatever it is, it would be the same at each start
                 pipeline.restore(empty)
                 self.redelivered = Redelivered()
-                self.journal.replace(f"{type(error).__name__}: {error}", with_alerts=True)
+                self.journal.replace(f"is damaged ({type(error).__name__}: {error})", with_alerts=True)
                 found = [], None
         except (sqlite3.Error, OSError) as error:
+            self._unread = True
             self._switch_off(error)
             return [], None
         self._space = self.journal.space
@@ -265,12 +267,14 @@ class Keeper:
             self.journal.close()
             self.journal.open()
             if self._damaged:
-                self.journal.replace(self._damaged, with_alerts=False)
+                self.journal.replace(f"is damaged ({self._damaged})", with_alerts=False)
+            elif self._unread and self.journal.holds_state:
+                self.journal.replace("could not be read when the agent started", with_alerts=True)
         except (sqlite3.Error, OSError, JournalBusyError) as error:
             self.problem = error.problem if isinstance(error, JournalBusyError) else str(error)
             log.debug("the journal is still off: %s", error)
             return None
-        self._damaged = ""
+        self._damaged, self._unread = "", False
         space, self._space = self._space, self.journal.space
         return self._space != space
 
