@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from transom.core.events import by_its_past
 from transom.core.habit import HOUR, Habits
+from transom.core.model import ANY, Channel, Manifest
 from transom.core.news import Records
 from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
 from transom.core.own import Own, realised
+from transom.core.pipeline import Message, Pipeline, StreamSpec
 
 ONE = np.zeros(1, np.int32)
 T0 = 1_700_000_000_000_000 // (168 * HOUR) * (168 * HOUR)  # µs, the start of a week
@@ -22,7 +25,7 @@ def departures(values: np.ndarray, step: int = HOUR) -> np.ndarray:
 def novelties(values: np.ndarray) -> np.ndarray:
     situations = Situations()
     situations.resize(1)
-    return np.array([situations.novelty(ONE, np.array([v]), NONE)[0] for v in values])
+    return np.array([situations.novelty(ONE, np.array([v]), NONE)[0][0] for v in values])
 
 
 def p_values(values: np.ndarray, step: int = 300_000_000) -> tuple[Own, np.ndarray, np.ndarray]:
@@ -153,3 +156,48 @@ def test_a_snapshot_goes_on_as_if_nothing_had_happened() -> None:
         a, b = (o.judge(ONE, end, np.array([v]), np.full(1, 1e-4)) for o in (own, again))
         assert a.p_value[0] == b.p_value[0]
         assert a.news[0] == b.news[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "side", "said"),
+    [
+        (5.0, 0, "; like no value before it at such a level and hour"),
+        (9.0, 0, ""),  # the band says it
+        (5.0, 1, "; usually 7.5 at this hour"),
+        (5.0, 2, "; its mean of late, 6.25, is like none before"),
+    ],
+)
+def test_an_alert_says_what_the_band_does_not(value: float, side: int, said: str) -> None:
+    assert by_its_past(value, np.array([4.0, 6.0]), side, 7.5, 6.25) == said
+
+
+def test_a_busy_night_is_told_by_what_is_usual_at_that_hour() -> None:
+    """Four weeks of days and nights, then a night that is as busy as a day: no value that was not seen before."""
+    manifest = Manifest(
+        name="band", version="1", task="anomaly", family="none", channels=(Channel(ANY),), length=2, learning=60
+    )
+
+    class Band:
+        sha256 = ""
+
+        def __init__(self) -> None:
+            self.manifest = manifest
+
+        def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:
+            last = np.nan_to_num(values[:, -1])
+            score = np.ones(len(values), np.float32)
+            return {"score": score, "contribution": score[:, None], "expected": last,
+                    "interval": np.stack([last - 50, last + 50], 2)}  # fmt: skip
+
+    pipeline = Pipeline([(StreamSpec("s", "city/{place}", budget=1 / 2_592_000_000), Band())])
+    random, begin, told = np.random.default_rng(0), 1_700_006_400_000, []
+    for step in range(28 * 48 + 6):
+        hour = step / 2 % 24
+        value = 100 + 80 * np.sin((hour - 6) / 24 * 2 * np.pi) + random.normal()
+        if step >= 28 * 48:
+            value = 160 + random.normal()
+        events = pipeline.process([Message("city/a", b"%.3f" % value, begin + 1_800_000 * step)])
+        told += [(step, alert.summary) for alert in events.alerts if alert.event == "raise"]
+    assert [step for step, _ in told if step >= 28 * 48]
+    assert "usually 2" in told[-1][1]  # some 20, at midnight
+    assert "at this hour" in told[-1][1]

@@ -134,6 +134,18 @@ def sentence(
     return "; ".join(parts)
 
 
+def by_its_past(value: float, interval: NDArray[Any], side: int, usual: float, level: float) -> str:
+    """What is strange about a value by its series' own past, where the expected band does not say it; else "".
+
+    interval: [2], the band; side: 0 the value, 1 the value at such an hour, 2 the mean of late (`own.Told`).
+    """
+    if side == 1:
+        return f"; usually {shown(usual)} at this hour"
+    if side == 2:
+        return f"; its mean of late, {shown(level)}, is like none before"
+    return "" if not interval[0] <= value <= interval[1] else "; like no value before it at such a level and hour"
+
+
 def lasted(micro: int) -> str:
     """A stretch of time for a person: "42 s", "3 min", "2.5 h", "4 d"."""
     seconds = micro / 1e6

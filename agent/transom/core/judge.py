@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transom.core import segments
 from transom.core.alerts import CALM, CALM_SCORE, CRITICAL, SEVERITIES, Alerts, AlertSpec, Change, State, alert_id
 from transom.core.calibration import Calibration
-from transom.core.events import Alert, Events, Predictions, lasted, sentence
+from transom.core.events import Alert, Events, Predictions, by_its_past, lasted, sentence
 from transom.core.grid import Silence
 from transom.core.intake import Intake, names_of
 from transom.core.model import Manifest, Outputs, Windows
@@ -69,7 +69,7 @@ class Judge:
         if self.manifest.task == "classify":
             probability: dict[str, Any] = {"probability": outputs["probability"], "classes": self.manifest.classes}
             return Events([Predictions(**common, state=state, **probability)])
-        p_value, state, change, since, peak, severity = self._verdicts(windows, outputs["score"])
+        p_value, state, change, since, peak, severity, why = self._verdicts(windows, outputs["score"])
         predictions = Predictions(
             **common, state=state, score=outputs["score"], p_value=p_value, expected=outputs["expected"],
             interval=outputs.get("interval"), contribution=outputs["contribution"],
@@ -77,7 +77,7 @@ class Judge:
         told = np.flatnonzero(change)
         alerts = [
             self._alert(predictions, i, int(windows.series[i]), int(change[i]), int(since[i]), float(peak[i]),
-                        SEVERITIES[severity[i]], float(outputs["score"][i]), float(p_value[i]))
+                        SEVERITIES[severity[i]], float(outputs["score"][i]), float(p_value[i]), why[i])
             for i in told.tolist()
         ]  # fmt: skip
         self.counts["alerts"] += sum(a.event == "raise" for a in alerts)
@@ -87,6 +87,7 @@ class Judge:
         n = len(windows)
         p_value, state, change = np.ones(n), np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         since, peak, severity = np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.int8)
+        why = np.full((n, 3), np.nan)
         unscored = ~np.isfinite(score)
         self.counts["unscored"] += int(unscored.sum())
         clean = np.where(unscored, np.float32(0), score)
@@ -96,7 +97,7 @@ class Judge:
             rows = np.flatnonzero(rank == turn) if turn or rank.any() else slice(None)
             ids, end = windows.series[rows], windows.end[rows]
             learning = self.calibration.windows[ids] < self.manifest.learning
-            p, shown, news = self._p_values(ids, end, u[rows], windows.values[rows, -1, 0])
+            p, shown, news, why[rows] = self._p_values(ids, end, u[rows], windows.values[rows, -1, 0])
             over, calm, critical = self._bars(ids, p, clean[rows])
             over, calm = over & ~unscored[rows], calm & ~unscored[rows]
             state[rows], change[rows] = self.alerts.step(
@@ -105,23 +106,25 @@ class Judge:
             p_value[rows] = shown
             since[rows], peak[rows] = self.alerts.since[ids], self.alerts.peak[ids]
             severity[rows] = self.alerts.severity[ids]
-        return p_value, state, change, since, peak, severity
+        return p_value, state, change, since, peak, severity, why
 
     def _p_values(
         self, ids: NDArray[np.int32], end: NDArray[np.int64], u: NDArray[np.float64], value: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
-        """p-value of each window, the one to be shown (1 for what is no news), and whether it is news for an alert; the
-        windows are learned."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None, NDArray[np.float64]]:
+        """p-value of each window, the one to be shown (1 for what is no news), whether it is news for an alert, and
+        why: float64 [n, 3], side, habit and level (see `Told`), NaN where there are none; the windows are learned."""
+        why = np.full((len(ids), 3), np.nan)
         if self.own is None:
             p = self.calibration.p_value(ids, u)
             self.calibration.learn(ids, u, end)
-            return p, p, None
+            return p, p, None, why
         p, shown, fresh = np.ones(len(ids)), np.ones(len(ids)), np.zeros(len(ids), bool)
         known = np.isfinite(value)
         told = self.own.judge(ids[known], end[known], value[known], self._per_window(ids[known]))
         p[known], shown[known] = told.p_value, np.where(told.news, told.p_value, 1.0)
         fresh[known] = told.lately | (self.threshold is not None)
-        return p, shown, fresh
+        why[known] = np.stack([told.side, told.usual, told.level], 1)
+        return p, shown, fresh, why
 
     def _per_window(self, ids: NDArray[np.int32]) -> NDArray[np.float64]:
         """float64 [n]: false alarms allowed a window."""
@@ -138,7 +141,7 @@ class Judge:
 
     def _alert(
         self, predictions: Predictions, i: int, series: int, change: int, since: int, peak: float, severity: str,
-        score: float, p_value: float,
+        score: float, p_value: float, why: NDArray[np.float64],
     ) -> Alert:  # fmt: skip
         names, units = predictions.channels[i], self.intake.units(series)
         assert predictions.score is not None and predictions.p_value is not None  # noqa: PT018  # task is anomaly
@@ -147,6 +150,8 @@ class Judge:
         contribution = predictions.contribution[i] if predictions.contribution is not None else None
         text = sentence(names, units, predictions.value[i], expected, interval, contribution)
         time = int(predictions.end[i])
+        if change != Change.CLEAR and interval is not None and np.isfinite(why[0]):
+            text += by_its_past(float(predictions.value[i, 0]), interval[0], int(why[0]), why[1], why[2])
         if change == Change.CLEAR:
             text = f"{text}: back to normal after {lasted(time - since)}, peak score {peak:.3g}"
         order = np.argsort(-contribution, kind="stable").tolist() if contribution is not None else []

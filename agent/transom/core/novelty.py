@@ -47,8 +47,9 @@ class Situations(Table):
 
     def novelty(
         self, series: NDArray[np.int32], value: NDArray[np.float64], departure: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """value, departure: float64 [n], finite, of distinct series -> float64 [n] >= 0, mean 1; then learned."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+        """value, departure: float64 [n], finite, of distinct series -> novelty float64 [n] >= 0, mean 1, and side
+        int8 [n], in which the nearest centre differs most (0 value, 1 departure, 2 level); then learned."""
         seen = self.seen[series]
         level = self.level[series]
         level = level + (value - level) / np.minimum(seen + 1, LEVEL)
@@ -57,6 +58,7 @@ class Situations(Table):
         away = _apart(self.centres[series], point)
         nearest = away.argmin(1)
         least = away[np.arange(len(away)), nearest]
+        side = np.abs(self.centres[series, :, nearest] - point).argmax(1).astype(np.int8)
         distance = self._neighbour(series, away, nearest, least)
         distance[seen < FIRST] = 0.0
         usual = self.usual[series]
@@ -65,7 +67,7 @@ class Situations(Table):
         self.usual[series] = usual + (distance - usual) / np.minimum(seen + 1, MEMORY)
         self.seen[series] = seen + 1
         self._learn(series, point, nearest, least)
-        return found
+        return found, side
 
     def _neighbour(
         self,

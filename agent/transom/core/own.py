@@ -28,11 +28,15 @@ HUGE = 1e30  # values beyond count as this
 
 class Told(NamedTuple):
     """p_value: float64 [n], of the window; news: bool [n], larger than all in memory; lately: bool [n], than those of
-    the time in which one false alarm is allowed."""
+    the time in which one false alarm is allowed; side: int8 [n], what is strange: 0 the value, 1 the value at such an
+    hour, 2 the mean of late; usual: float64 [n], that of the habit; level: float64 [n], the mean of late."""
 
     p_value: NDArray[np.float64]
     news: NDArray[np.bool_]
     lately: NDArray[np.bool_]
+    side: NDArray[np.int8]
+    usual: NDArray[np.float64]
+    level: NDArray[np.float64]
 
 
 def realised(surprise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -60,12 +64,13 @@ class Own:
         """value: float32 [n], finite, of distinct series at `end` (µs); per_window: false alarms allowed a window. Each
         window is judged by those before it, then learned."""
         v = np.minimum(np.maximum(value.astype(np.float64), -HUGE), HUGE)
-        novelty = self.situations.novelty(series, v, self.habits.departure(series, end, v))
+        departure = self.habits.departure(series, end, v)
+        novelty, side = self.situations.novelty(series, v, departure)
         surprise = self.calibration.surprise(series, novelty)
         self.calibration.learn(series, novelty, end)
         # Whoever may be told once a day is told again after half a day.
         news, lately = self.records.news(series, surprise, 0.5 / np.maximum(per_window, 1e-12))
-        return Told(realised(surprise), news, lately)
+        return Told(realised(surprise), news, lately, side, v - departure, self.situations.level[series])
 
     def resize(self, size: int) -> None:
         for _, room in self._rooms():
