@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
-from transom.core.topics import Pattern
+from transom.core.topics import Pattern, cover
 from transom.errors import PatternError
 
 LEVEL = st.sampled_from(["a", "b", "", "plant", "$SYS", "é"])
@@ -46,3 +46,29 @@ def test_a_shared_subscription_is_subscribed_to_and_matched_without_its_group() 
 def test_a_bad_pattern_is_refused_with_a_remedy(text: str) -> None:
     with pytest.raises(PatternError):
         Pattern.parse(text)
+
+
+FILTER = PATTERN.map(lambda text: text.replace("{x}", "+").replace("{y}", "+").replace("{z}", "+"))
+
+
+@given(st.lists(FILTER, max_size=6), TOPIC)
+def test_filters_that_cover_others_match_the_same_topics_and_each_only_once(filters: list[str], topic: str) -> None:
+    covering = [f for f in cover(filters) if topic_matches_sub(f, topic)]
+    assert len(covering) <= 1
+    assert len(covering) == 1 or not any(topic_matches_sub(f, topic) for f in filters)
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (["o/+", "o/#"], ["o/#"]),
+        (["o/#", "o"], ["o/#"]),
+        (["a/+/x", "a/b/+"], ["a/+/+"]),
+        (["a/+", "a/b/#"], ["a/+/#"]),
+        (["a/b", "a/c", "b/+"], ["a/b", "a/c", "b/+"]),
+        (["#", "$SYS/#"], ["#", "$SYS/#"]),
+        (["$share/g/a/+", "$share/g/a/#", "$share/h/a/#", "a/#"], ["$share/g/a/#", "$share/h/a/#", "a/#"]),
+    ],
+)
+def test_overlapping_filters_become_one_and_others_stay(filters: list[str], expected: list[str]) -> None:
+    assert cover(filters) == expected

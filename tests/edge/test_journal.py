@@ -3,8 +3,10 @@
 import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -206,3 +208,13 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
 def test_bytes_that_are_no_snapshot_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="no snapshot"):
         packing.unpack(data)
+
+
+def test_a_message_comes_back_with_its_marks_and_one_of_an_earlier_version_without(tmp_path: Path) -> None:
+    marked = Turn([Message("plant/a/x", b"1", T0, redelivered=True, retained=True)])
+    assert [Message(*m) for t in packing.unpack_turns(packing.pack_turns([marked])) for m in t.messages] == [
+        marked.messages[0]
+    ]
+    earlier = zlib.compress(msgspec.msgpack.encode([[[["plant/a/x", b"1", T0, True]], T0, 0, None, []]]))
+    ((message,),) = (t.messages for t in packing.unpack_turns(earlier))
+    assert message == Message("plant/a/x", b"1", T0, redelivered=True, retained=False)

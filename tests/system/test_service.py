@@ -13,7 +13,7 @@ import pytest
 
 from tests_support import Heard
 from transom.core.pipeline import Message, Pipeline
-from transom.edge import inbox, service
+from transom.edge import service
 from transom.edge.assembly import Assembly, build_pipeline
 from transom.edge.reload import Reload
 from transom.edge.service import Agent
@@ -198,7 +198,7 @@ def test_a_broker_that_is_not_there_at_the_start_is_waited_for(mosquitto_broker,
 
 def test_what_cannot_be_processed_before_the_end_is_counted(mosquitto_broker, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(service, "DRAIN", 0.0)
-    monkeypatch.setattr(inbox, "MOST", 10)
+    monkeypatch.setattr(service, "PORTION", 10)
     chosen = settings(tmp_path, mosquitto_broker.port)
     agent = Agent(chosen, build_pipeline(chosen))
     with running(agent):

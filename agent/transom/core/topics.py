@@ -89,3 +89,49 @@ class Pattern:
                     f"topic {self.text!r}", f"has no level {name!r} to make series of", f"named: {known}"
                 )
         return tuple(series) or tuple(n for n in self.names if n != CHANNEL)
+
+
+def cover(filters: Sequence[str]) -> list[str]:
+    """Filters that match all that these match, no two of them the same topic: a broker may send a message once for
+    each that does.
+
+    Of two that overlap the wider stays; where neither is, their join: equal levels stay, others become `+`, and `#`
+    ends it where one of them ends so. Filters of different `$share` groups, or of none, are left side by side.
+    """
+    kept: list[tuple[str, list[str]]] = []
+    for text in filters:
+        share, levels = _shared(text)
+        while other := next((k for k in kept if k[0] == share and _overlap(k[1], levels)), None):
+            kept.remove(other)
+            levels = _join(other[1], levels)
+        kept.append((share, levels))
+    return [share + "/".join(levels) for share, levels in kept]
+
+
+def _shared(text: str) -> tuple[str, list[str]]:
+    """The `$share/GROUP/` that a filter begins with, or "", and its levels."""
+    levels = text.split("/")
+    return (f"{SHARE}/{levels[1]}/", levels[2:]) if levels[0] == SHARE and len(levels) > 2 else ("", levels)
+
+
+def _overlap(a: Sequence[str], b: Sequence[str]) -> bool:
+    """Whether some topic is matched by both (MQTT 5.0, sections 4.7.1 and 4.7.2)."""
+    if any(x[0][:1] in ("+", "#") and y[0][:1] == "$" for x, y in ((a, b), (b, a))):
+        return False
+    for x, y in zip(a, b, strict=False):
+        if "#" in (x, y):
+            return True
+        if x != y and "+" not in (x, y):
+            return False
+    longer = max(a, b, key=len)
+    return len(a) == len(b) or longer[min(len(a), len(b)) :] == ["#"]  # `a/#` matches `a` too
+
+
+def _join(a: Sequence[str], b: Sequence[str]) -> list[str]:
+    """The narrowest filter that matches what two that overlap match."""
+    joined: list[str] = []
+    for x, y in zip(a, b, strict=False):
+        if "#" in (x, y):
+            return [*joined, "#"]
+        joined.append(x if x == y else "+")
+    return joined if len(a) == len(b) else [*joined, "#"]

@@ -19,15 +19,19 @@ TESTED = {"2.1.0": "_last_msg_in", "2.2.0": "_last_bytes_received"}
 CHUNK = 256 << 10  # bytes of one read
 
 OnBatch = Callable[[Sequence[Packet]], None]
+OnHeard = Callable[[], None]
+NOBODY = "transom/probe"  # a filter that nobody subscribes to
 
 
 class Client(paho.Client):
-    """Gives PUBLISH packets to `on_batch`, in the network thread; those of QoS 1 are not acknowledged.
+    """Gives PUBLISH packets to `on_batch`, in the network thread; those of QoS 1 are not acknowledged. Calls `on_heard`
+    before that, and for whatever else the broker sends.
 
     One of QoS 2 comes, as paho has it, once the broker has released it; two of those may be the same.
     """
 
     on_batch: OnBatch
+    on_heard: OnHeard
     quick = True
 
     def _create_socket(self) -> Any:
@@ -53,6 +57,7 @@ class Client(paho.Client):
             data = b""
         if not data:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        self.on_heard()
         with self._msgtime_mutex:
             setattr(self, TESTED[PAHO], time.monotonic())
         if self._left:
@@ -90,6 +95,10 @@ class Client(paho.Client):
     def acknowledge(self, mids: Sequence[int]) -> None:
         self._send(packets.puback(mids))
 
+    def probe(self) -> None:
+        """Makes the broker say something."""
+        self._send_pingreq()
+
     def _send(self, data: bytes) -> None:
         if data and self._sock is not None:
             # As a PUBACK: of what paho writes, the one after which it does nothing more.
@@ -104,7 +113,12 @@ class PlainClient(paho.Client):
     """The same by paho's own means, a packet at a time, for versions of it that are not known."""
 
     on_batch: OnBatch
+    on_heard: OnHeard
     quick = False
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        self.on_heard()  # it is called when there is something to read
+        return super().loop_read(max_packets)
 
     def publish_many(self, messages: Iterable[tuple[str, bytes]]) -> None:
         for topic, payload in messages:
@@ -114,6 +128,9 @@ class PlainClient(paho.Client):
         for mid in mids:
             self.ack(mid, 1)
 
+    def probe(self) -> None:
+        self.unsubscribe(NOBODY)
+
     def unwritten(self) -> int:
         return sum(p["to_process"] for p in self._out_packet.copy())
 
@@ -122,6 +139,10 @@ def _one(client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
     first = packets.PUBLISH | (packets.DUP if message.dup else 0) | message.qos << 1 | int(message.retain)
     assert isinstance(client, Client | PlainClient)
     client.on_batch([Packet(message._topic, bytes(message.payload), first, message.mid)])
+
+
+def _unheard() -> None:
+    pass
 
 
 def new(
@@ -135,4 +156,5 @@ def new(
         clean_session=clean, manual_ack=True, transport=transport,
     )  # fmt: skip
     client.on_message = _one
+    client.on_heard = _unheard
     return client

@@ -6,6 +6,7 @@ one that waits for an acknowledgement (it has a token) is never shed: whoever pu
 
 import heapq
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from transom.core.pipeline import Message
 MOST = 8192  # messages of one drain: more would keep the loop from saying how it goes
 LARGEST = 256 << 20  # bytes of payload that may wait
 FULL = 0.8  # share of the limit from which the agent calls itself overloaded
+LONG = 1.0  # seconds that a message may wait before it does
 TOPICS = 100_000  # topics by which shed messages are counted; those of more are counted together
 
 
@@ -33,7 +35,7 @@ class Drained(NamedTuple):
     shed: dict[str, int]
 
 
-_Entry = tuple[int, Message, Token | None]
+_Entry = tuple[int, Message, Token | None, float]  # number, message, token, when it was put
 
 
 class Inbox:
@@ -47,7 +49,7 @@ class Inbox:
         self._count = self._bytes = 0
         self._shed: Counter[str] = Counter()
         self._changed = threading.Condition()
-        self._fullest = 0.0
+        self._fullest = self._longest = 0.0
 
     def put(self, message: Message, token: Token | None = None) -> None:
         """Takes a message, also over the limit when it has a token; sheds the oldest without one for it."""
@@ -58,23 +60,23 @@ class Inbox:
                         break
                     self._drop(message.topic)
                     return
-                _, oldest, _ = self._fleeting.popleft()
+                _, oldest, _, _ = self._fleeting.popleft()
                 self._bytes -= len(oldest.payload)
                 self._drop(oldest.topic)
             self._count += 1
             self._bytes += len(message.payload)
-            (self._fleeting if token is None else self._lasting).append((self._count, message, token))
+            (self._fleeting if token is None else self._lasting).append((self._count, message, token, time.monotonic()))
             self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
             self._changed.notify_all()
 
     def put_many(self, entries: Sequence[tuple[Message, Token | None]]) -> None:
         """`put` for each, in one go."""
-        size = sum(len(message.payload) for message, _ in entries)
+        size, now = sum(len(message.payload) for message, _ in entries), time.monotonic()
         with self._changed:
             if len(self) + len(entries) <= self._limit and self._bytes + size <= self._largest:
                 for message, token in entries:
                     self._count += 1
-                    (self._fleeting if token is None else self._lasting).append((self._count, message, token))
+                    (self._fleeting if token is None else self._lasting).append((self._count, message, token, now))
                 self._bytes += size
                 self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
                 self._changed.notify_all()
@@ -98,42 +100,50 @@ class Inbox:
         with self._changed:
             return self._changed.wait_for(lambda: not self._full(0), timeout)
 
-    def drain(self) -> Drained:
-        """What has arrived, at most MOST messages, and what was shed since the last call."""
+    def drain(self, most: int | None = None) -> Drained:
+        """What has arrived, at most `most` (MOST) messages, and what was shed since the last call."""
+        most = MOST if most is None else most
         with self._changed:
+            self._longest = max(self._longest, self._waited())
             shed, self._shed = dict(self._shed), Counter()
             entries: list[_Entry]
-            if len(self) <= MOST:
+            if len(self) <= most:
                 fleeting, lasting = self._fleeting, self._lasting
                 self._fleeting, self._lasting = deque(), deque()
                 entries = list(heapq.merge(fleeting, lasting)) if fleeting and lasting else [*fleeting, *lasting]
                 self._bytes = 0
             else:
-                entries = [self._oldest() for _ in range(MOST)]
-                self._bytes -= sum(len(m.payload) for _, m, _ in entries)
+                entries = [self._oldest() for _ in range(most)]
+                self._bytes -= sum(len(m.payload) for _, m, _, _ in entries)
             self._changed.notify_all()
-        return Drained([m for _, m, _ in entries], [t for _, _, t in entries], shed)
+        return Drained([m for _, m, _, _ in entries], [t for _, _, t, _ in entries], shed)
 
     def abandon(self) -> dict[str, int]:
         """Empties it: how many messages without a token were in it, by topic, with those shed before."""
         with self._changed:
-            for _, message, _ in self._fleeting:
+            for _, message, _, _ in self._fleeting:
                 self._drop(message.topic)
             shed, self._shed = dict(self._shed), Counter()
             self._fleeting, self._lasting, self._bytes = deque(), deque(), 0
         return shed
 
     def overloaded(self) -> bool:
-        """True when it has been nearly full since this was last asked."""
+        """True when it has been nearly full, or a message has waited long, since this was last asked."""
         with self._changed:
             fullest, self._fullest = self._fullest, len(self) / self._limit
-        return fullest >= FULL
+            longest, self._longest = max(self._longest, self._waited()), 0.0
+        return fullest >= FULL or longest >= LONG
 
     def __len__(self) -> int:
         return len(self._fleeting) + len(self._lasting)
 
     def _full(self, more: int) -> bool:
         return len(self) >= self._limit or (self._bytes + more > self._largest and len(self) > 0)
+
+    def _waited(self) -> float:
+        """Seconds for which the oldest has waited."""
+        oldest = min((queue[0] for queue in (self._fleeting, self._lasting) if queue), default=None)
+        return 0.0 if oldest is None else time.monotonic() - oldest[3]
 
     def _oldest(self) -> _Entry:
         if not self._lasting or (self._fleeting and self._fleeting[0][0] < self._lasting[0][0]):

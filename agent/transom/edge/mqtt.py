@@ -18,9 +18,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 from transom.core.pipeline import Message
 from transom.dialects.plain import Publication
 from transom.edge.client import Client, PlainClient
+from transom.edge.hearing import Hearing
 from transom.edge.inbox import Inbox, Token
-from transom.edge.packets import DUP, QOS, Packet
-from transom.edge.wire import WIRED, BrokerOptions, connect, new_client, plain_reason
+from transom.edge.packets import DUP, QOS, RETAIN, Packet
+from transom.edge.subscriptions import Subscribed, Subscriptions
+from transom.edge.wire import WINDOW, WIRED, BrokerOptions, connect, new_client, plain_reason
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,9 @@ LONGEST = 30.0  # seconds, the longest pause
 UNDECIDED = 2.0  # seconds for a broker that has never answered in MQTT 5
 OLDER = "the broker speaks no MQTT 5"
 UNWRITTEN = 4 << 20  # bytes that may wait for the socket
+LEAST_WINDOW = 20  # messages that a broker sends ahead of acknowledgements: mosquitto's default
 SLOW = 0.25  # seconds that the run loop waits for it, at most
+LAST_WORD = 0.6  # share of the time to close that the last publication may take
 LOOK = 0.5  # seconds after which the network thread looks whether it should end
 
 MOST_NAMES = 100_000  # topics whose text is remembered
@@ -38,7 +42,9 @@ NAP = 0.001  # seconds
 
 _sessions = itertools.count(1)  # over all connections: a packet id means nothing in the next one
 
-Subscribed = dict[str, int]  # filter: QoS
+
+def _nothing(_batch: Sequence[Packet]) -> None:
+    pass
 
 
 class Connection:
@@ -49,19 +55,20 @@ class Connection:
         birth: Callable[[], Iterable[Publication]] = tuple, backoff: float = BACKOFF,
         subscribed: Subscribed | None = None,
     ) -> None:  # fmt: skip
-        """subscribed: what the broker's session is known to hold, None when nobody knows: then it begins anew."""
+        """subscribed: what the broker's session is known to hold, None when nobody knows: then all is asked for."""
         self.options, self._inbox, self._will, self._birth = options, inbox, will, birth
-        self._wanted: Subscribed = dict.fromkeys(filters, options.qos)
-        self.subscribed = subscribed
-        self.refused: dict[str, str] = {}  # filter: why the broker does not let us have it
+        self._subscriptions = Subscriptions(filters, options.qos, subscribed)
+        self.hearing = Hearing()
         self._backoff = backoff
         self._version5 = options.protocol != "3.1.1"
         self._client = self._make()
         self._ready, self._closing = threading.Event(), threading.Event()
         self._receiving = True
         self._refusal: str | None = None
-        self._pending: dict[int, list[str]] = {}
         self._session = 0
+        self._taken = self._taken_before = 0  # messages with a token, ever and up to this connection
+        self._most = LEAST_WINDOW
+        self._acknowledged = (0, 0)  # connection, and how many of its messages
         self._confirmed: deque[int] = deque()  # packet ids of publications that the broker has, or the socket took
         self._names: dict[bytes, str | None] = {}  # topics as they come; None for one that is no UTF-8
         self._heard = 0  # messages of the last read
@@ -81,7 +88,7 @@ class Connection:
     @property
     def ready(self) -> bool:
         """Connected, and every filter is subscribed to or refused."""
-        return self._ready.is_set() and self._client.is_connected()
+        return self._ready.is_set() and self._subscriptions.settled and self._client.is_connected()
 
     def wait_ready(self, timeout: float) -> bool:
         """True once every filter is subscribed to."""
@@ -89,6 +96,25 @@ class Connection:
 
     def counters(self) -> dict[str, int]:
         return dict(self._counts)
+
+    @property
+    def subscribed(self) -> Subscribed | None:
+        """What the broker's session is known to hold; None when nobody knows."""
+        return self._subscriptions.held
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Filters that the broker does not let us have, and why."""
+        return self._subscriptions.refused
+
+    @property
+    def held_back(self) -> float:
+        """How much of what the broker may send ahead of our acknowledgements it has sent: 0 to 1. Its own limit may
+        be under ours, and nobody tells: the most that was ever seen stands for it."""
+        session, count = self._acknowledged
+        waiting = self._taken - self._taken_before - (count if session == self._session else 0)
+        self._most = min(max(self._most, waiting), WINDOW)
+        return waiting / self._most
 
     # --- for the run loop ---------------------------------------------------------------------------------------------
 
@@ -135,12 +161,13 @@ class Connection:
         current = self._session
         mids = [mid for session, mid in tokens if session == current]
         if mids:
+            session, count = self._acknowledged
+            self._acknowledged = current, len(mids) + (count if session == current else 0)
             self._client.acknowledge(mids)
 
     def watch(self, filters: Sequence[str]) -> None:
         """Other filters from now on: subscribes to the new ones, unsubscribes from those that are gone."""
-        self._wanted = dict.fromkeys(filters, self.options.qos)
-        self.refused.clear()
+        self._subscriptions.want(filters)
         if self._client.is_connected():
             self._subscribe(present=True)
 
@@ -149,18 +176,21 @@ class Connection:
         self._receiving = False
 
     def close(self, last: Publication | None = None, timeout: float = 2.0) -> None:
-        """Publishes `last`, waits for it at most `timeout` seconds, disconnects and ends the thread."""
+        """Publishes `last`, disconnects and ends the thread: all of it within `timeout` seconds, done or not."""
         self._receiving = False
+        end = time.monotonic() + timeout
         if last is not None and self._client.is_connected():
-            info = self._client.publish(*last)
             try:
-                info.wait_for_publish(timeout)
+                self._client.publish(*last).wait_for_publish(timeout * LAST_WORD)
             except (ValueError, RuntimeError) as error:
                 log.warning("the last status could not be published: %s", error)
         self._closing.set()
         self._client.disconnect()
         if self._thread.is_alive():
-            self._thread.join(2.0)
+            self._thread.join(max(0.0, end - time.monotonic()))
+        client = self._client  # it knows us no more, so that it goes, and its sockets with it, when we do
+        client.on_connect = client.on_disconnect = client.on_subscribe = client.on_publish = None
+        client.on_batch = _nothing
 
     # --- the network thread -----------------------------------------------------------------------------------------
 
@@ -170,7 +200,7 @@ class Connection:
             client.will_set(*self._will)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe, client.on_batch = self._on_subscribe, self._on_batch
-        client.on_publish = self._on_publish
+        client.on_publish, client.on_heard = self._on_publish, self.hearing.hear
         # paho would write from whichever thread publishes, and two that write at once mix their packets.
         client.on_socket_register_write = lambda *_: None
         client.suppress_exceptions = True  # an exception in a callback is logged by paho and must not end the loop
@@ -203,8 +233,7 @@ class Connection:
         """One connection from beginning to end; returns why it ended, in plain words, or OLDER."""
         self._refusal = None
         try:
-            clean = not self.options.session or self.subscribed is None
-            connect(self._client, self.options, version5=self._version5, clean=clean)
+            connect(self._client, self.options, version5=self._version5)
         except Exception as error:  # noqa: BLE001  # whatever a resolver, socket or TLS raises is told and tried again
             return plain_reason(error)
         undecided = self.options.protocol == "auto" and not self._counts["connects"]
@@ -216,7 +245,9 @@ class Connection:
                     # a lock there that writing needs.
                     code = self._write_only()
                 else:
-                    code = self._client.loop(LOOK)
+                    code = self._client.loop(self._look())
+                    if self.hearing.should_ask() and self._client.is_connected():
+                        self._client.probe()
             except Exception as error:  # noqa: BLE001  # paho raises for packets it cannot parse
                 self._counts["errors"] += 1
                 return plain_reason(error)
@@ -224,6 +255,8 @@ class Connection:
             if code != paho.MQTT_ERR_SUCCESS:
                 return self._refusal or paho.error_string(code).lower().rstrip(".")
             if self._closing.is_set() and not self._client.is_connected():
+                if self._client.want_write():  # acknowledgements, and the word that we go
+                    self._client.loop_write()
                 return "closed"
             if not self._client.is_connected() and time.monotonic() > deadline:
                 self._client.disconnect()
@@ -232,6 +265,10 @@ class Connection:
                 if undecided:
                     self._speak(version5=True)
                 return "no answer to the log-in"
+
+    def _look(self) -> float:
+        patience = self.hearing.patience
+        return LOOK if patience is None else min(LOOK, patience / 4)
 
     def _write_only(self) -> int:
         """What `loop` does, but for reading, until there is room in the inbox, for a moment at most."""
@@ -252,7 +289,7 @@ class Connection:
             )
             return
         self._counts["connects"] += 1
-        self._session = next(_sessions)
+        self._session, self._taken_before = next(_sessions), self._taken
         for publication in self._birth():
             client.publish(*publication)
         present = bool(flags.session_present)
@@ -263,32 +300,17 @@ class Connection:
         self._subscribe(present=present)
 
     def _subscribe(self, *, present: bool) -> None:
-        """Asks for what the broker's session lacks and gives back what it has too much; all of it, if it is gone."""
-        client, held = self._client, (self.subscribed or {}) if present else {}
-        self._pending.clear()
-        for name in [n for n in held if n not in self._wanted]:
-            client.unsubscribe(name)
-            log.info("no longer subscribed to %s", name)
-        for name, qos in self._wanted.items():
-            if held.get(name) != qos:
-                _, mid = client.subscribe(name, qos)
-                if mid is not None:
-                    self._pending[mid] = [name]
-        self.subscribed = {name: qos for name, qos in self._wanted.items() if held.get(name) == qos}
-        if not self._pending:
-            self._ready.set()
+        self._subscriptions.ask(self._client, present=present, version5=self._version5)
+        self._settle()
 
     def _on_subscribe(
         self, _client: paho.Client, _data: object, mid: int, reasons: Sequence[ReasonCode], _props: object
     ) -> None:
-        names = self._pending.pop(mid, [])
-        for name, reason in zip(names, reasons, strict=False):
-            if reason.is_failure:
-                self.refused[name] = str(reason)
-                log.error("the broker refuses the subscription to %s (%s): check its access rules", name, reason)
-            elif self.subscribed is not None:
-                self.subscribed = self.subscribed | {name: self._wanted.get(name, self.options.qos)}
-        if not self._pending:
+        self._subscriptions.answered(mid, reasons)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._subscriptions.settled:
             self._ready.set()
 
     def _on_disconnect(
@@ -314,10 +336,12 @@ class Connection:
                     self._client.acknowledge([mid])  # unanswered it would fill the broker's window for good
                 continue
             token = Token(session, mid) if first & QOS else None
-            entries.append((Message(name, payload, now, first & DUP != 0), token))
+            entries.append((Message(name, payload, now, first & DUP != 0, first & RETAIN != 0), token))
+            self._taken += token is not None
         self._counts["received"] += len(entries)
         self._heard = len(entries)
         self._inbox.put_many(entries)
+        self._subscriptions.leave_strange(self._client, (packet.topic for packet in batch))
 
     def _name(self, topic: bytes) -> str | None:
         if len(self._names) >= MOST_NAMES:

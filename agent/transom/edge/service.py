@@ -15,6 +15,7 @@ from transom.dialects.plain import Publication, publications
 from transom.edge import observe, reports
 from transom.edge.assembly import Assembly
 from transom.edge.clock import Clock
+from transom.edge.hearing import Absence
 from transom.edge.inbox import Drained, Inbox, Token
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper
@@ -29,8 +30,11 @@ from transom.settings import Settings
 log = logging.getLogger(__name__)
 
 TURN = 0.25  # seconds without a message after which idle series are looked for, and seconds between two such looks
-SHUTDOWN = 5.0  # seconds that a clean end may take
+SHUTDOWN = 4.5  # seconds that a clean end may take, so that the process ends within 5
 DRAIN = 1.5  # seconds of it for what waits in the inbox
+PORTION = 1000  # messages processed then at a time
+HELD_BACK = 0.8  # share of the broker's window that waits for us, from which the agent calls itself overloaded
+HELD_LONG = 1.0  # seconds, when it has been so for as long
 POISONS = 8  # messages of one turn that may be unprocessable before the agent gives up
 
 
@@ -54,10 +58,12 @@ class Agent:
         self._outbox = Outbox(a.outbox, a.max_age, self._keeper.waiting)
         self._connection: Connection | None = None
         self._clock = Clock()
-        self._away_since: int | None = None  # ms, since when the broker is away
+        self._absence = Absence()
         self._ticked = 0.0
         self._poisoned = 0
         self._overloaded = False
+        self._held_since: float | None = None  # since when much of the broker's window waits for us
+        self._turned = time.monotonic()  # when the latest turn began
         self._losses = observe.Losses()
         self._state = ""
         self._started = time.monotonic()
@@ -71,6 +77,7 @@ class Agent:
         next_health = time.monotonic() + self.settings.agent.health_every / 1000
         try:
             while not stop.is_set():
+                self._turned = time.monotonic()
                 due = self._keeper.wait()
                 self._inbox.wait(TURN if due is None else min(TURN, due))
                 connection.wait_writable()
@@ -85,7 +92,7 @@ class Agent:
                     self._say_status()
                 if time.monotonic() >= next_health:
                     self._say_health()
-                    next_health += self.settings.agent.health_every / 1000
+                    next_health = time.monotonic() + self.settings.agent.health_every / 1000
         finally:
             self._close()
 
@@ -93,8 +100,10 @@ class Agent:
         assert self._connection is not None
         messages, tokens, again, marks = self._unseen(drained)
         now, jump = self._clock.look()
-        turn = Turn(messages, self._tick(now, bool(messages)), jump + self._absence(now), drained.shed)
+        jump += self._gone()
+        turn = Turn(messages, self._tick(now, bool(messages)), jump, drained.shed)
         turn, events = self._process(turn)
+        self._weigh()
         out = list(publications(events, self.base))
         alerts = [p for p in out if p.qos]
         self._outbox.predict((p for p in out if not p.qos), now, self._connection)
@@ -129,26 +138,36 @@ class Agent:
         """The present, when it is time to look for idle series: never while the broker is away, for then silence says
         nothing of the sensors, and not before what waited at the broker has arrived."""
         assert self._connection is not None
-        present = time.monotonic()
-        if present - self._ticked < TURN or not self._connection.ready or self._away_since is not None:
+        connection, present = self._connection, time.monotonic()
+        if present - self._ticked < TURN or not connection.ready or self._absence.on or connection.hearing.silent:
             return None
         if busy and len(self._inbox) > 0:
             return None
         self._ticked = present
         return now
 
-    def _absence(self, now: int) -> int:
-        """ms for which the broker was away, once it is back."""
+    def _gone(self) -> int:
+        """ms for which nothing could come, once it can again: no broker, a silent link, or this process was stopped."""
         assert self._connection is not None
-        if not self._connection.ready:
-            if self._away_since is None:
-                self._away_since = now
-            return 0
-        if self._away_since is None:
-            return 0
-        gone, self._away_since = max(0, now - self._away_since), None
-        self._ticked = time.monotonic() + TURN  # what waited at the broker comes first
+        connection, now = self._connection, time.monotonic()
+        connection.hearing.patience = self._patience()
+        gone = round(1000 * self._absence.look(now, connection.hearing.gaps(), away=not connection.ready))
+        if gone:
+            self._ticked = now + TURN  # what waited at the broker comes first
         return gone
+
+    def _patience(self) -> float | None:
+        """Seconds that the link may be silent: half of what a series may be."""
+        limits = [s.grid.stale_after for s in self.pipeline.streams.values() if s.grid.stale_after is not None]
+        return min(limits) / 2e6 if limits else None
+
+    def _weigh(self) -> None:
+        """Notes since when the broker has had to wait for us."""
+        assert self._connection is not None
+        if self._connection.held_back < HELD_BACK:
+            self._held_since = None
+        elif self._held_since is None:
+            self._held_since = time.monotonic()
 
     def _process(self, turn: Turn) -> tuple[Turn, Events]:
         """The events of a turn. A message that no code of ours can digest is set aside, and the rest goes on."""
@@ -172,7 +191,7 @@ class Agent:
     def _commit(self) -> None:
         assert self._connection is not None
         subscribed = self._connection.subscribed
-        if subscribed is not None and len(subscribed) == len(self.pipeline.filters):
+        if subscribed is not None and self._connection.ready:
             self._keep_note("subscribed", [self.settings.broker.host, self.settings.broker.port, subscribed])
         committed = self._keeper.commit(self.pipeline, self._outbox.done())
         self._outbox.alert(committed.alerts)
@@ -254,19 +273,19 @@ class Agent:
         return self._connection
 
     def _close(self) -> None:
-        began = time.monotonic()
+        end = self._turned + SHUTDOWN  # it may have been asked for as early as that
         assert self._connection is not None
         self._connection.stop_receiving()
-        self._turn(self._inbox.drain())
-        while len(self._inbox) and time.monotonic() - began < DRAIN:
-            self._turn(self._inbox.drain())
+        self._turn(self._inbox.drain(PORTION))
+        while len(self._inbox) and time.monotonic() < end - SHUTDOWN + DRAIN:
+            self._turn(self._inbox.drain(PORTION))
         if len(self._inbox):  # what has a token comes again at the next start; the rest is counted
             self._turn(Drained([], [], self._inbox.abandon()))
         self._commit()
         self._outbox.flush(time.time_ns() // 1_000_000, self._connection)
         self._keeper.close(self.pipeline)
         self._connection.publish(self._health())
-        self._connection.close(self._status("stopped"), max(0.5, SHUTDOWN - 1.5 - (time.monotonic() - began)))
+        self._connection.close(self._status("stopped"), max(0.1, end - time.monotonic()))
         accounts = self.pipeline.accounts()
         log.info(
             "stopped after %s readings in %s windows",
@@ -300,9 +319,10 @@ class Agent:
 
     def _say_health(self) -> None:
         assert self._connection is not None
-        overloaded = self._inbox.overloaded()
+        held_long = self._held_since is not None and time.monotonic() - self._held_since >= HELD_LONG
+        overloaded = self._inbox.overloaded() or held_long
         if overloaded != self._overloaded:
-            log.warning("overloaded: the inbox is nearly full") if overloaded else log.info("no longer overloaded")
+            log.warning("overloaded: readings wait for us") if overloaded else log.info("no longer overloaded")
         self._overloaded = overloaded
         for line in self._losses.lines(self.pipeline.accounts(), time.monotonic()):
             log.warning("%s", line)

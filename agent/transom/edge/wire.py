@@ -84,15 +84,17 @@ def new_client(options: BrokerOptions, *, version5: bool, client_id: str) -> Cli
     return client
 
 
-def connect(client: paho.Client, options: BrokerOptions, *, version5: bool, clean: bool) -> None:
+def connect(client: paho.Client, options: BrokerOptions, *, version5: bool) -> None:
     """Opens the connection; the log-in's answer comes later. Raises what a resolver, socket or TLS raises."""
+    # With a session wanted never clean: mosquitto 2.0 does not bring back after a restart of its own what began
+    # with clean_start, and a clean start throws away what waits for us.
     if not version5:
         client.connect(options.host, options.port, options.keepalive)
         return
     asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     asked.ReceiveMaximum = WINDOW
     asked.SessionExpiryInterval = options.session
-    client.connect(options.host, options.port, options.keepalive, clean_start=clean, properties=asked)
+    client.connect(options.host, options.port, options.keepalive, clean_start=not options.session, properties=asked)
 
 
 def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
