@@ -1,5 +1,6 @@
 """What is kept on disk, when it is written, and what happens when it cannot be."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from transom.core.events import Events
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.pipeline import Message, Pipeline, StreamSpec, Turn
 from transom.dialects.plain import Publication
+from transom.edge import journal as journalling
 from transom.edge import keeper as keeping
 from transom.edge import packing
 from transom.edge.inbox import Token
@@ -165,11 +168,12 @@ def test_a_folder_that_cannot_be_written_switches_the_journal_off_and_acknowledg
     assert keeper.wait() == 0.0
     committed = keeper.commit(pipe, ())
     assert (committed.tokens, committed.alerts, committed.unsaved) == ([Token(1, 1)], [], [ALERT])
-    assert keeper.try_again(pipe, [ALERT]) is None
+    assert keeper.reopen() is None
     blocked.unlink()
-    stored = keeper.try_again(pipe, [ALERT])
-    assert stored is not None
-    assert [pub for _, pub in stored] == [ALERT]
+    assert keeper.reopen()
+    ids = keeper.resume(pipe, [ALERT], ())
+    assert ids is not None
+    assert keeper.waiting(0, 10) == [(ids[0], ALERT)]
     assert not keeper.problem
     keeper.close(pipe)
     after = pipeline()
@@ -218,3 +222,170 @@ def test_a_message_comes_back_with_its_marks_and_one_of_an_earlier_version_witho
     earlier = zlib.compress(msgspec.msgpack.encode([[[["plant/a/x", b"1", T0, True]], T0, 0, None, []]]))
     ((message,),) = (t.messages for t in packing.unpack_turns(earlier))
     assert message == Message("plant/a/x", b"1", T0, redelivered=True, retained=False)
+
+
+def flip(folder: Path, statement: str) -> None:
+    """Changes what the file holds as a bad card would: SQLite has nothing to say against it."""
+    db = sqlite3.connect(folder / NAME)
+    for table, column, key in (("snapshot", "state", "id"), ("turns", "turns", "id"), ("turns", "recent", "id")):
+        if f"{table}.{column}" == statement:
+            ((i, data),) = db.execute(f"SELECT {key}, {column} FROM {table} LIMIT 1").fetchall()
+            middle = len(data) // 2
+            changed = data[:middle] + bytes([data[middle] ^ 16]) + data[middle + 1 :]
+            db.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (changed, i))
+    db.commit()
+    db.close()
+
+
+@pytest.mark.parametrize("where", ["snapshot.state", "turns.turns", "turns.recent"])
+def test_a_flipped_bit_is_noticed_and_the_file_set_aside_with_its_alerts_taken_over(
+    tmp_path: Path, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
+    keeper.start(before)
+    feed(keeper, before, [turn(0, 50)])
+    keeper.snapshot(before)
+    feed(keeper, before, [turn(100, 50)])
+    assert keeper.journal is not None
+    keeper.journal.commit([], [], [ALERT], [], {})
+    keeper.journal.close()
+    flip(tmp_path, where)
+    after, resumed = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
+    assert resumed.start(after) == ([], None)
+    assert same(after, pipeline())
+    assert not resumed.problem
+    assert [alert for _, alert in resumed.waiting(0, 10)] == [ALERT]
+    assert len([p for p in tmp_path.iterdir() if ".damaged-" in p.name]) == 1
+    assert any("is damaged" in r.getMessage() and "checksum" in r.getMessage() for r in caplog.records)
+    resumed.close(after)
+
+
+def test_a_snapshot_of_another_version_is_set_aside_and_not_written_over(tmp_path: Path) -> None:
+    before, journal = pipeline(), Journal(tmp_path, "process")
+    journal.open()
+    journal.snapshot(before.snapshot() | {"version": 99}, [], {})
+    journal.close()
+    keeper = Keeper(Journal(tmp_path, "process"), 1.0)
+    keeper.start(before)
+    keeper.close(before)
+    (aside,) = (p for p in tmp_path.iterdir() if ".damaged-" in p.name)
+    db = sqlite3.connect(aside)
+    ((data,),) = db.execute("SELECT state FROM snapshot").fetchall()
+    db.close()
+    assert packing.unpack(data[4:])["version"] == 99
+
+
+def test_a_turn_that_can_no_longer_be_taken_does_not_keep_the_agent_from_starting(tmp_path: Path) -> None:
+    class Picky(Pipeline):
+        def take(self, turn: Turn) -> Events:
+            if turn.messages:
+                raise RuntimeError("not these")
+            return super().take(turn)
+
+    before, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
+    keeper.start(before)
+    feed(keeper, before, [turn(0)])
+    assert keeper.journal is not None
+    keeper.journal.close()
+    picky = Picky([(StreamSpec("s", "plant/{device}/{channel}"), Last())])
+    again = Keeper(Journal(tmp_path, "process"), 1.0)
+    assert again.start(picky) == ([], None)
+    assert len([p for p in tmp_path.iterdir() if ".damaged-" in p.name]) == 1
+    again.close(picky)
+
+
+def test_what_the_broker_has_is_given_back_when_it_cannot_be_written(tmp_path: Path) -> None:
+    pipe, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
+    keeper.start(pipe)
+    keeper.add(turn(0), [], [], [ALERT])
+    ((first, _),) = keeper.commit(pipe, ()).alerts
+    assert keeper.journal is not None
+    keeper.journal.close()  # each write fails from now on
+    feed(keeper, pipe, [turn(10)])
+    assert keeper.problem
+    keeper.add(turn(20), [], [], [])
+    assert keeper.commit(pipe, [first]).undone == [first]
+    assert keeper.reopen() is False  # the same file: its ids still hold
+    assert keeper.resume(pipe, [], [first]) == []
+    assert keeper.waiting(0, 10) == []
+    keeper.close(pipe)
+
+
+def test_alerts_that_are_rescued_are_written_once_however_often_the_disk_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
+    keeper.start(pipe)
+    assert keeper.journal is not None
+    keeper.journal.close()
+    feed(keeper, pipe, [turn(0)])
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journalling, "_write_notes", full)
+        for _ in range(5):
+            keeper.reopen()
+            assert keeper.resume(pipe, [ALERT], ()) is None
+    assert keeper.reopen() is not None
+    assert keeper.resume(pipe, [ALERT], ()) is not None
+    assert len(keeper.waiting(0, 10)) == 1
+    keeper.close(pipe)
+
+
+def test_a_state_folder_that_is_deleted_is_noticed_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "LOOK", 0.0)
+    folder = tmp_path / "state"
+    pipe, keeper = pipeline(), Keeper(Journal(folder, "process"), 1.0)
+    keeper.start(pipe)
+    feed(keeper, pipe, [turn(0)])
+    assert not keeper.problem
+    shutil.rmtree(folder)
+    pipe.take(turn(10))
+    keeper.add(turn(10), [], [], [ALERT])
+    assert keeper.commit(pipe, ()).unsaved == [ALERT]
+    assert "gone" in keeper.problem
+    assert keeper.reopen() is True  # another file: ids begin anew
+    assert keeper.resume(pipe, [ALERT], ()) is not None
+    keeper.close(pipe)
+    after = pipeline()
+    again = Keeper(Journal(folder, "process"), 1.0)
+    again.start(after)
+    assert same(pipe, after)
+    assert len(again.waiting(0, 10)) == 1
+    again.close(after)
+
+
+def test_another_agent_that_took_the_folder_meanwhile_does_not_end_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
+    keeper.start(pipe)
+    assert keeper.journal is not None
+    keeper.journal.close()
+    feed(keeper, pipe, [turn(0)])
+    other = Journal(tmp_path, "process")
+    other.open()
+    other.probe()
+    assert keeper.reopen() is None
+    assert "another agent uses this folder" in keeper.problem
+    other.close()
+    assert keeper.reopen() is not None
+    assert keeper.resume(pipe, [], ()) is not None
+    keeper.close(pipe)
+
+
+def test_an_end_after_an_error_saves_what_was_taken_and_nothing_half_changed(tmp_path: Path) -> None:
+    before, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 60.0)
+    keeper.start(before)
+    for t in (turn(0), turn(10)):
+        before.take(t)
+        keeper.add(t, [], [(5, 7)], [])
+    keeper.abandon(())  # it is given no pipeline that it could save
+    after, again = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
+    again.start(after)
+    assert same(before, after)
+    again.close(after)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import paho.mqtt.client as paho
 import pytest
 
 from conftest import missing
@@ -230,3 +231,31 @@ def test_filters_that_are_gone_are_unsubscribed_from_in_a_kept_session(mosquitto
 def test_a_port_that_is_taken_is_an_error_with_a_remedy(amqtt_broker: EmbeddedBroker) -> None:
     with pytest.raises(BrokerError, match="choose another --port"), EmbeddedBroker(amqtt_broker.port):
         pass
+
+
+def test_the_packet_id_of_a_publication_at_qos_0_confirms_no_other() -> None:
+    """There are 65,535 packet ids: one comes again while an alert with it is still on its way."""
+
+    class Wrapping:
+        quick = False
+
+        def is_connected(self) -> bool:
+            return True
+
+        def publish(self, *_: object) -> paho.MQTTMessageInfo:
+            info = paho.MQTTMessageInfo(7)
+            info.rc = paho.MQTT_ERR_SUCCESS
+            return info
+
+    connection = Connection(BrokerOptions(), filters=[], inbox=Inbox(10))
+    connection._client = Wrapping()  # type: ignore[assignment]
+    fleeting = Publication("t/health", b"{}", 0, True)
+    assert connection.publish(Publication("t/alert", b"{}", 1, True)) == 7
+    connection.publish(fleeting)
+    connection._on_publish(connection._client, None, 7, None, None)  # type: ignore[arg-type]
+    assert connection.confirmed() == []
+    connection.publish_many([fleeting])
+    connection._on_publish(connection._client, None, 7, None, None)  # type: ignore[arg-type]
+    assert connection.confirmed() == []
+    connection._on_publish(connection._client, None, 7, None, None)  # type: ignore[arg-type]
+    assert connection.confirmed() == [7]

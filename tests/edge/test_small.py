@@ -141,7 +141,7 @@ class Sum:
 @given(st.lists(st.integers(0, 9), max_size=40))
 def test_what_is_sifted_can_be_taken_together(numbers: list[int]) -> None:
     turn = Turn([Message("a/b", b"%d" % n, i) for i, n in enumerate(numbers)], 0)
-    good, bad = sift(turn, Sum)  # type: ignore[arg-type]
+    good, bad = sift(turn, Sum, Sum.take)  # type: ignore[arg-type]
     Sum().take(turn._replace(messages=good))
     assert sorted(good + [m for m, _ in bad], key=lambda m: m.received) == turn.messages
     assert bool(bad) == (13 in (sum(numbers[: i + 1]) for i in range(len(numbers))))

@@ -1,6 +1,8 @@
 """The run loop with its real parts in one process: poison, degraded starts, reloads, and outages that are no silence."""
 
 import json
+import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ import pytest
 
 from tests_support import Heard
 from transom.core.pipeline import Message, Pipeline
-from transom.edge import service
+from transom.edge import journal, service
 from transom.edge.assembly import Assembly, build_pipeline
 from transom.edge.reload import Reload
 from transom.edge.service import Agent
@@ -61,7 +63,7 @@ class Poisoned:
     """A model that raises for one value: stands for any message that no code of ours can digest."""
 
     def __init__(self, model: Any) -> None:
-        self._model, self.manifest = model, model.manifest
+        self._model, self.manifest, self.sha256 = model, model.manifest, model.sha256
 
     def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:
         if (values == 666).any():
@@ -84,6 +86,64 @@ def test_a_poisonous_message_blocks_no_other(mosquitto_broker, tmp_path: Path) -
     again = Agent(chosen, build_pipeline(chosen))
     with running(again):
         assert again.pipeline.accounts()["s"]["accepted"] == 59
+
+
+@pytest.mark.parametrize("durability", ["process", "none"])
+def test_many_poisonous_messages_end_nothing_and_cost_no_window(
+    mosquitto_broker, tmp_path: Path, durability: str
+) -> None:
+    chosen = settings(tmp_path, mosquitto_broker.port)
+    chosen = chosen.model_copy(update={"agent": chosen.agent.model_copy(update={"durability": durability})})
+    built = build_pipeline(chosen).pipeline
+    pipeline = Pipeline([(s.spec, Poisoned(s.model)) for s in built.streams.values()], built.own_prefix)
+    agent = Agent(chosen, Assembly(pipeline, {}))
+    with Heard(mosquitto_broker.port, "transom/#") as other, running(agent):
+        for i in range(60):
+            other.client.publish(f"plant/d{i % 3}/x", b"%d" % (i % 5), 1)
+        counts_of(other, lambda c: c["received"] == 60)
+        for n in range(12):
+            other.client.publish("plant/d0/x", b"666", 1)
+            counts_of(other, lambda c, n=n: c["invalid"] == n + 1)
+        other.client.publish("plant/d0/x", b"1", 1)
+        counts = counts_of(other, lambda c: c["received"] == 73)
+        assert (counts["accepted"], counts["invalid"], counts["series"]) == (61, 12, 3)
+
+
+def test_an_error_that_escapes_saves_what_was_whole_and_no_more(mosquitto_broker, tmp_path: Path, monkeypatch) -> None:
+    chosen = settings(tmp_path, mosquitto_broker.port)
+    agent, stop, errors = Agent(chosen, build_pipeline(chosen)), threading.Event(), []
+
+    def run() -> None:
+        try:
+            agent.run(stop)
+        except SystemError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert agent.ready.wait(30)
+    take = agent.pipeline.process
+
+    def half(messages: Any, now: int | None = None) -> Any:
+        result = take(messages, now)
+        if any(m.payload == b"13" for m in messages):
+            raise SystemError("in the midst of it")
+        return result
+
+    with Heard(mosquitto_broker.port, "transom/#") as other:
+        for i in range(10):
+            other.client.publish("plant/a/x", b"%d" % i, 1)
+        counts_of(other, lambda c: c["accepted"] == 10)
+        monkeypatch.setattr(agent.pipeline, "process", half)
+        monkeypatch.setattr(agent, "_process", lambda turn: (turn, *agent._take(agent.pipeline, turn)))
+        other.client.publish("plant/a/x", b"13", 1)
+        thread.join(20)
+    assert len(errors) == 1
+    assert agent.pipeline.accounts()["s"]["accepted"] == 11
+    again = Agent(chosen, build_pipeline(chosen))
+    with Heard(mosquitto_broker.port, "transom/#") as other, running(again):
+        counts_of(other, lambda c: c["accepted"] == 11)  # it was not acknowledged, comes again, and is no redelivery
+        assert again._keeper.redelivered.count == 0
 
 
 def test_a_stream_without_its_model_leaves_the_others_to_run_and_is_named(mosquitto_broker, tmp_path: Path) -> None:
@@ -146,6 +206,51 @@ def test_a_reload_changes_streams_and_keeps_the_windows_of_the_others(mosquitto_
         assert after["windows"] == before["windows"] + 1
         other.client.publish("home/kitchen", b"1", 1)
         counts_of(other, lambda c: c["accepted"] == 1, "t")
+
+
+def test_a_reload_while_the_disk_refuses_ends_nothing(mosquitto_broker, tmp_path: Path, monkeypatch) -> None:
+    topic = {"topic": "plant/{device}/{channel}"}
+    now = [settings(tmp_path, mosquitto_broker.port, s=topic)]
+    reload = Reload(lambda: now[0], None)
+    agent = Agent(now[0], build_pipeline(now[0]), reload=reload)
+    with Heard(mosquitto_broker.port, "transom/#") as other, running(agent):
+
+        def full(*_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "_write_notes", full)
+            now[0] = settings(tmp_path, mosquitto_broker.port, s=topic, t={"topic": "home/{room}"})
+            reload.ask()
+            _told(other, "t")
+            other.wait_until(lambda heard: b"disk is full" in heard["transom/gw/status"][-1])
+            other.client.publish("home/kitchen", b"1", 1)
+            counts_of(other, lambda c: c["accepted"] == 1, "t")
+        agent._keeper._retry = 0.0
+        other.wait_until(lambda heard: b"disk is full" not in heard["transom/gw/status"][-1])
+
+
+def test_a_reload_applies_what_it_can_and_tells_of_the_rest(mosquitto_broker, tmp_path: Path, caplog) -> None:
+    now = [settings(tmp_path, mosquitto_broker.port)]
+    reload = Reload(lambda: now[0], None)
+    agent = Agent(now[0], build_pipeline(now[0]), reload=reload)
+    level = logging.getLogger("transom").level
+    try:
+        with running(agent):
+            changed = {"commit_every": 7000, "outbox": 5, "max_age": 9000, "inbox": 12, "log_level": "error"}
+            now[0] = now[0].model_copy(update={"agent": now[0].agent.model_copy(update=changed)})
+            caplog.set_level("WARNING")
+            reload.ask()
+            end = time.monotonic() + 30
+            while agent.settings is not now[0] and time.monotonic() < end:
+                time.sleep(0.05)
+            assert agent._keeper.commit_every == 7.0
+            assert (agent._outbox.limit, agent._outbox.max_age) == (5, 9000)
+            assert logging.getLogger("transom").level == logging.ERROR
+    finally:
+        logging.getLogger("transom").setLevel(level)
+    told = [r.getMessage() for r in caplog.records if "started again" in r.getMessage()]
+    assert told == ["takes effect when the agent is started again: agent.inbox"]
 
 
 def _told(heard: Heard, stream: str) -> bool:

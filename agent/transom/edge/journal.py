@@ -6,9 +6,11 @@ JournalBusyError when another agent has the file.
 
 import logging
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +24,7 @@ from transom.errors import TransomError
 log = logging.getLogger(__name__)
 
 NAME = "transom.db"
-FORMAT = 1  # of the tables
+FORMAT = 2  # of the tables
 PAGE = 1024  # bytes: most commits are small, and a commit writes whole pages
 PAGES = 4096  # in the write-ahead log before they move to their places
 
@@ -59,6 +61,8 @@ class Journal:
         self._durability = durability
         self._db: sqlite3.Connection | None = None
         self._upto = 0
+        self._identity = (0, 0)
+        self.space = 0  # of the alerts' ids: another file has another one
         self.bytes = 0  # of turns and snapshots written since the start
 
     # --- open and close ---------------------------------------------------------------------------------------------
@@ -100,6 +104,11 @@ class Journal:
             self.set_note("format", FORMAT)
         elif saved != FORMAT:
             raise sqlite3.DatabaseError(f"format {saved}, this version of transom writes {FORMAT}")
+        if self.note("space") is None:
+            self.set_note("space", secrets.randbits(63))
+        self.space = self.note("space")
+        stat = self.path.stat()
+        self._identity = stat.st_dev, stat.st_ino
         row = db.execute("SELECT max(id) FROM turns").fetchone()
         kept = db.execute("SELECT upto FROM snapshot").fetchone()
         self._upto = max(row[0] or 0, kept[0] if kept else 0)
@@ -112,6 +121,29 @@ class Journal:
                 path.rename(f"{path}.{mark}")
         log.error("state %s is damaged (%s): kept as %s.%s, starting without it", self.path, why, NAME, mark)
 
+    def replace(self, why: str, *, with_alerts: bool) -> None:
+        """Sets the file aside and begins a new one. with_alerts: takes over those that wait, as far as they can be
+        read."""
+        alerts: list[Publication] = []
+        try:
+            alerts += [alert for _, alert in self.waiting(0, -1)] if with_alerts else []
+        except sqlite3.Error as error:
+            log.error("alerts that waited in it cannot be read (%s)", error)  # noqa: TRY400
+        self.close()
+        self._set_aside(why)
+        self._open()
+        self.commit([], [], alerts, [], {})
+
+    def look(self) -> None:
+        """Raises sqlite3.OperationalError when the folder does not hold the file that is open any more: SQLite writes
+        on into a file that has been deleted."""
+        try:
+            stat = self.path.stat()
+        except OSError as error:
+            raise sqlite3.OperationalError(f"the file is gone: {error.strerror}") from None
+        if (stat.st_dev, stat.st_ino) != self._identity:
+            raise sqlite3.OperationalError("the file was replaced by another one")
+
     def close(self) -> None:
         if self._db is not None:
             db, self._db = self._db, None
@@ -121,12 +153,12 @@ class Journal:
 
     def recover(self) -> Recovered:
         """Raises sqlite3.DatabaseError when what is there cannot be understood."""
-        row = self._run("SELECT state, recent FROM snapshot").fetchone()
+        row = self._run("SELECT state, recent, upto FROM snapshot").fetchone()
         try:
-            snapshot = packing.unpack(row[0]) if row else None
-            recent: Recent = msgspec.msgpack.decode(row[1], type=Recent) if row else []
-            for (more,) in self._run("SELECT recent FROM turns ORDER BY id"):
-                recent += msgspec.msgpack.decode(more, type=Recent)
+            snapshot = packing.unpack(packing.unseal(row[0], row[2])) if row else None
+            recent = _recent(row[1], row[2]) if row else []
+            for i, more in self._run("SELECT id, recent FROM turns ORDER BY id"):
+                recent += _recent(more, i)
         except (ValueError, msgspec.DecodeError) as error:
             raise sqlite3.DatabaseError(str(error)) from None
         (rows,) = self._run("SELECT count(*) FROM turns").fetchone()
@@ -141,7 +173,7 @@ class Journal:
                 return
             last = row[0]
             try:
-                yield last, packing.unpack_turns(row[1])
+                yield last, packing.unpack_turns(packing.unseal(row[1], last))
             except ValueError as error:
                 raise sqlite3.DatabaseError(str(error)) from None
 
@@ -154,7 +186,12 @@ class Journal:
 
     def note(self, name: str) -> Any:
         row = self._run("SELECT value FROM notes WHERE name = ?", name).fetchone()
-        return None if row is None else msgspec.msgpack.decode(row[0])
+        if row is None:
+            return None
+        try:
+            return msgspec.msgpack.decode(packing.unseal(row[0]))
+        except (ValueError, msgspec.DecodeError) as error:
+            raise sqlite3.DatabaseError(f"note {name}: {error}") from None
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -163,63 +200,51 @@ class Journal:
         notes: dict[str, Any],
     ) -> list[int]:  # fmt: skip
         """All of it or nothing. done: ids of alerts that the broker has; returns the ids of `alerts`."""
-        ids: list[int] = []
-        db = self._begin()
-        try:
+        row, data = self._upto + 1, packing.pack_turns(turns)
+        with self._transaction() as db:
             if turns:
-                data = packing.pack_turns(turns)
-                db.execute("INSERT INTO turns VALUES (?, ?, ?)", (self._upto + 1, data, msgspec.msgpack.encode(recent)))
-                self.bytes += len(data)
-            for a in alerts:
-                cursor = db.execute(
-                    "INSERT INTO outbox (topic, payload, qos, retain) VALUES (?, ?, ?, ?)",
-                    (a.topic, a.payload, a.qos, int(a.retain)),
-                )
-                ids.append(int(cursor.lastrowid or 0))
-            db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in done])
-            for name, value in notes.items():
-                self._write_note(db, name, value)
-            db.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
-        self._upto += bool(turns)
+                marks = packing.seal(msgspec.msgpack.encode(recent), row)
+                db.execute("INSERT INTO turns VALUES (?, ?, ?)", (row, packing.seal(data, row), marks))
+            ids = _write_alerts(db, alerts, done)
+            _write_notes(db, notes)
+        if turns:
+            self._upto, self.bytes = row, self.bytes + len(data)
         return ids
 
-    def snapshot(self, state: dict[str, Any], recent: Recent, notes: dict[str, Any]) -> int:
-        """Replaces the snapshot, and forgets the turns that it holds. Returns its size in bytes."""
-        data = packing.pack(state)
-        db = self._begin()
-        try:
-            db.execute("REPLACE INTO snapshot VALUES (1, ?, ?, ?)", (self._upto, data, msgspec.msgpack.encode(recent)))
+    def snapshot(
+        self, state: dict[str, Any], recent: Recent, notes: dict[str, Any], alerts: Sequence[Publication] = (),
+        done: Sequence[int] = (),
+    ) -> tuple[int, list[int]]:  # fmt: skip
+        """Replaces the snapshot, and forgets the turns that it holds; alerts and done as in `commit`, all of it or
+        nothing. Returns its size in bytes, and the ids of `alerts`."""
+        data, upto = packing.pack(state), self._upto
+        with self._transaction() as db:
+            marks = packing.seal(msgspec.msgpack.encode(recent), upto)
+            db.execute("REPLACE INTO snapshot VALUES (1, ?, ?, ?)", (upto, packing.seal(data, upto), marks))
             db.execute("DELETE FROM turns")
-            for name, value in notes.items():
-                self._write_note(db, name, value)
-            db.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
+            ids = _write_alerts(db, alerts, done)
+            _write_notes(db, notes)
         self.bytes += len(data)
-        return len(data)
+        return len(data), ids
 
     def set_note(self, name: str, value: Any) -> None:
-        self._write_note(self._connection(), name, value)
+        _write_notes(self._connection(), {name: value})
 
     def probe(self) -> None:
         """Raises sqlite3.Error while nothing can be written."""
         self.set_note("probe", time.time_ns())
 
-    def _write_note(self, db: sqlite3.Connection, name: str, value: Any) -> None:
-        db.execute("REPLACE INTO notes VALUES (?, ?)", (name, msgspec.msgpack.encode(value)))
-
-    def _begin(self) -> sqlite3.Connection:
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         db = self._connection()
         db.execute("BEGIN IMMEDIATE")
-        return db
-
-    def _roll_back(self) -> None:
-        if self._db is not None and self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
 
     def _run(self, text: str, *values: object) -> sqlite3.Cursor:
         return self._connection().execute(text, values)
@@ -228,3 +253,24 @@ class Journal:
         if self._db is None:
             raise sqlite3.OperationalError("the journal is closed")
         return self._db
+
+
+def _write_alerts(db: sqlite3.Connection, alerts: Sequence[Publication], done: Sequence[int]) -> list[int]:
+    ids: list[int] = []
+    for a in alerts:
+        cursor = db.execute(
+            "INSERT INTO outbox (topic, payload, qos, retain) VALUES (?, ?, ?, ?)",
+            (a.topic, a.payload, a.qos, int(a.retain)),
+        )
+        ids.append(int(cursor.lastrowid or 0))
+    db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in done])
+    return ids
+
+
+def _write_notes(db: sqlite3.Connection, notes: dict[str, Any]) -> None:
+    for name, value in notes.items():
+        db.execute("REPLACE INTO notes VALUES (?, ?)", (name, packing.seal(msgspec.msgpack.encode(value))))
+
+
+def _recent(data: bytes, place: int) -> Recent:
+    return msgspec.msgpack.decode(packing.unseal(data, place), type=Recent)

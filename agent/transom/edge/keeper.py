@@ -7,13 +7,15 @@ said that the journal is off.
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from transom.core.pipeline import Pipeline, Turn
 from transom.dialects.plain import Publication
+from transom.edge import recovery
 from transom.edge.inbox import Token
-from transom.edge.journal import Journal
+from transom.edge.journal import Journal, JournalBusyError
+from transom.edge.past import Past
 from transom.edge.redelivered import Mark, Redelivered
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 TOGETHER = 16  # messages that are committed at once: a broker may not send more before it hears of them
 SOONEST = 0.005  # seconds, the shortest wait for more
 RUSH = 0.05  # seconds after an acknowledgement in which new messages say that the broker had been waiting
+LOOK = 1.0  # seconds, at least, between two looks whether the file is still in its folder
 RETRY = 5.0  # seconds between attempts while the disk refuses
 SNAPSHOT_BYTES = 1 << 20  # of turns, at least, before a new snapshot
 SNAPSHOT_TIMES = 4  # turns may be so many times as large as the last snapshot
@@ -28,18 +31,20 @@ SNAPSHOT_MESSAGES = 500_000  # more would make a start slow
 
 
 class Committed(NamedTuple):
-    """tokens: messages that may be acknowledged; alerts: with their ids; unsaved: alerts that are not on disk."""
+    """tokens: messages that may be acknowledged; alerts: with their ids; unsaved: alerts that are not on disk; undone:
+    ids of alerts that the broker has and the disk does not know it."""
 
     tokens: list[Token]
     alerts: list[tuple[int, Publication]]
     unsaved: list[Publication]
+    undone: list[int]
 
 
 class Keeper:
     """journal: None keeps nothing ("none"); commit_every: seconds that a commit may wait for more messages."""
 
     def __init__(self, journal: Journal | None, commit_every: float) -> None:
-        self.journal, self._longest = journal, commit_every
+        self.journal, self.commit_every = journal, commit_every
         self.problem = ""  # why the journal is off, "" while it is on
         self.redelivered = Redelivered()
         self._turns: list[Turn] = []
@@ -50,61 +55,92 @@ class Keeper:
         self._messages = 0
         self._since: float | None = None  # when the oldest uncommitted turn came
         self._linger = commit_every
+        self._past = Past()  # where the journal cannot be asked
+        self._space = 0  # of the ids of alerts that were given out
+        self._damaged = ""  # why the file has to be set aside
         self._acknowledged = (0.0, 0)  # when, and how many messages
         self._size, self._begun, self._count = 0, 0, 0  # of the last snapshot; bytes then; messages since
-        self._retry = 0.0
+        self._retry = self._looked = 0.0
         self.commits = self.snapshots = 0
 
     # --- start --------------------------------------------------------------------------------------------------------
+
+    @property
+    def on(self) -> bool:
+        return self.journal is not None and not self.problem
 
     def start(self, pipeline: Pipeline) -> tuple[list[str], int | None]:
         """Restores the snapshot and replays the turns after it. Returns the streams that start anew, and when (ms)
         the last turn was, None when there is nothing. Raises JournalBusyError."""
         if self.journal is None:
             return [], None
+        empty = pipeline.snapshot()
         try:
             self.journal.open()
-            return self._recover(pipeline)
+            try:
+                found = self._recover(pipeline)
+            except sqlite3.OperationalError:
+                raise  # the disk, not what is on it
+            except Exception as error:  # noqa: BLE001  # whatever it is, it would be the same at each start
+                pipeline.restore(empty)
+                self.redelivered = Redelivered()
+                self.journal.replace(f"{type(error).__name__}: {error}", with_alerts=True)
+                found = [], None
         except (sqlite3.Error, OSError) as error:
             self._switch_off(error)
             return [], None
+        self._space = self.journal.space
+        return found
 
     def _recover(self, pipeline: Pipeline) -> tuple[list[str], int | None]:
         assert self.journal is not None
-        snapshot, rows, marks = self.journal.recover()
+        fresh, last, turns, marks = recovery.recover(self.journal, pipeline)
         self.redelivered.add(marks)
-        last: int | None = self.journal.note("now")
-        fresh: list[str] = []
-        if snapshot is not None:
-            try:
-                fresh = pipeline.restore(snapshot)
-            except (KeyError, TypeError, ValueError) as error:
-                log.error("the saved state cannot be used (%s): starting without it", error)  # noqa: TRY400
-                fresh = list(pipeline.streams)
-        began, messages = time.monotonic(), 0
-        for _, turns in self.journal.turns():
-            for turn in turns:
-                pipeline.take(turn)
-                messages += len(turn.messages)
-                last = turn.now or (turn.messages[-1].received if turn.messages else last)
-        if rows:
-            log.info("%s messages since the last snapshot replayed in %.1f s", messages, time.monotonic() - began)
-        if rows or fresh:
-            self.snapshot(pipeline)
+        if turns or fresh:
+            self.renew(pipeline)
         return fresh, last
 
-    def rebuild(self, pipeline: Pipeline) -> None:
-        """Makes a fresh pipeline what the journal and the turns not yet committed say. Raises sqlite3.Error."""
-        if self.journal is None or self.problem:
-            return
-        snapshot, _, _ = self.journal.recover()
-        if snapshot is not None:
-            pipeline.restore(snapshot)
-        for _, turns in self.journal.turns():
-            for turn in turns:
-                pipeline.take(turn)
-        for turn in self._turns:
-            pipeline.take(turn)
+    # --- a pipeline made again ----------------------------------------------------------------------------------------
+
+    def remember(self, pipeline: Pipeline) -> None:
+        """To be called before each turn: where no journal is, a copy in memory is kept, and for a while after one was
+        needed, for then it may be needed again soon."""
+        if not self._past and not self.on:
+            self._past.keep(pipeline)
+        elif self._past.full:
+            if self.on and not self._past.used:
+                self._past.drop()
+            else:
+                self._past.keep(pipeline)
+
+    def rebuild(self, pipeline: Pipeline) -> Callable[[], Pipeline]:
+        """Gives, at each call, a new pipeline that is what this one was after the turns that were added."""
+        base = pipeline.fresh()
+        if self._past:
+            self._past.replay(base)
+        elif self.on:
+            try:
+                assert self.journal is not None
+                recovery.recover(self.journal, base)
+                for turn in self._turns:
+                    base.take(turn)
+            except (sqlite3.Error, OSError, KeyError, TypeError, ValueError) as error:
+                base = pipeline.fresh()
+                self._damaged = str(error)
+                log.error("the state cannot be read again (%s): all windows start anew", error)  # noqa: TRY400
+                self._switch_off(error)
+        self._past.keep(base)
+        self._past.used = True
+        return lambda: self._past.copy(pipeline.fresh())
+
+    def renew(self, pipeline: Pipeline) -> None:
+        """Another pipeline goes on from here: the turns so far belong to the streams as they were."""
+        self._past.drop()
+        if self.on:
+            try:
+                self.snapshot(pipeline)
+            except (sqlite3.Error, OSError) as error:
+                self._switch_off(error)
 
     # --- while running ------------------------------------------------------------------------------------------------
 
@@ -116,10 +152,11 @@ class Keeper:
             if now - when < RUSH and len(turn.messages) >= acknowledged / 2:  # it had been waiting for us
                 self._linger = max(self._linger / 4, SOONEST)
             else:
-                self._linger = min(self._linger * 2, self._longest)
+                self._linger = min(self._linger * 2, self.commit_every)
             self._acknowledged = 0.0, 0
-        if self.journal is not None and not self.problem:
+        if self.on:
             self._turns.append(turn)
+        self._past.add(turn)
         self._tokens += tokens
         self._marks += marks
         self._alerts += alerts
@@ -131,11 +168,22 @@ class Keeper:
         """Something small to be kept with the next commit."""
         self._notes[name] = value
 
+    def noted(self, name: str) -> Any:
+        """What was noted, in this run or the last one, and is on disk."""
+        if not self.on:
+            return None
+        assert self.journal is not None
+        try:
+            return self.journal.note(name)
+        except sqlite3.Error as error:
+            self._switch_off(error)
+            return None
+
     def wait(self) -> float | None:
         """Seconds until the next commit is due, None when there is nothing to commit."""
         if self._since is None:
             return None
-        if self._alerts or self._messages >= TOGETHER or self.journal is None or self.problem:
+        if self._alerts or self._messages >= TOGETHER or not self.on:
             return 0.0
         return max(0.0, self._since + self._linger - time.monotonic())
 
@@ -145,35 +193,49 @@ class Keeper:
         lingered = self._messages < TOGETHER
         self._turns, self._tokens, self._marks, self._alerts, self._notes = [], [], [], [], {}
         self._since, self._count, self._messages = None, self._count + self._messages, 0
-        unsaved: list[Publication] = alerts
+        unsaved, undone = alerts, list(done)
         stored: list[tuple[int, Publication]] = []
-        if self.journal is not None and not self.problem:
+        if self.on:
+            assert self.journal is not None
             try:
+                self._look()
                 if turns or alerts or done or notes:
                     stored = list(zip(self.journal.commit(turns, marks, alerts, done, notes), alerts, strict=True))
                     self.commits += 1
-                unsaved = []
+                unsaved, undone, notes = [], [], {}
                 if self._snapshot_due():
                     self.snapshot(pipeline)
             except (sqlite3.Error, OSError) as error:
-                self._notes = notes
                 self._switch_off(error)
+        self._notes = notes | self._notes  # of those that were not written
         if tokens and lingered:
             self._acknowledged = time.monotonic(), len(tokens)
-        return Committed(tokens, stored, unsaved)
+        return Committed(tokens, stored, unsaved, undone)
+
+    def _look(self) -> None:
+        assert self.journal is not None
+        now = time.monotonic()
+        if now - self._looked >= LOOK:
+            self._looked = now
+            self.journal.look()
 
     def _snapshot_due(self) -> bool:
         assert self.journal is not None
         written = self.journal.bytes - self._begun
         return written > max(SNAPSHOT_BYTES, SNAPSHOT_TIMES * self._size) or self._count > SNAPSHOT_MESSAGES
 
-    def snapshot(self, pipeline: Pipeline) -> None:
-        """Writes a snapshot of the pipeline as it is after all committed turns. Raises sqlite3.Error."""
+    def snapshot(
+        self, pipeline: Pipeline, alerts: Sequence[Publication] = (), done: Sequence[int] = ()
+    ) -> list[int]:  # fmt: skip
+        """Writes a snapshot of the pipeline as it is after all committed turns, and in the same transaction alerts,
+        whose ids it returns, and which the broker has. Raises sqlite3.Error."""
         assert self.journal is not None
-        notes, self._notes = self._notes | {"now": time.time_ns() // 1_000_000}, {}
-        self._size = self.journal.snapshot(pipeline.snapshot(), self.redelivered.marks(), notes)
-        self._begun, self._count = self.journal.bytes, 0
+        notes = self._notes | {"now": time.time_ns() // 1_000_000}
+        state, marks = pipeline.snapshot(), self.redelivered.marks()
+        self._size, ids = self.journal.snapshot(state, marks, notes, alerts, done)
+        self._notes, self._begun, self._count = {}, self.journal.bytes, 0
         self.snapshots += 1
+        return ids
 
     # --- when the disk refuses ----------------------------------------------------------------------------------------
 
@@ -186,27 +248,42 @@ class Keeper:
             "wait; trying again every %.0f s", self.journal.path, error, RETRY,
         )  # fmt: skip
 
-    def try_again(self, pipeline: Pipeline, rescued: Sequence[Publication]) -> list[tuple[int, Publication]] | None:
-        """While the journal is off: now and then tries to begin anew. rescued: alerts in memory, with their ids when
-        they could be saved, None as long as the disk refuses."""
+    def reopen(self) -> bool | None:
+        """While the journal is off: opens it again. True when it is another file, in which no alert that is held has
+        an id; None as long as that cannot be done."""
         assert self.journal is not None
         self._retry = time.monotonic() + RETRY
         try:
             self.journal.close()
             self.journal.open()
-            ids = self.journal.commit([], [], rescued, [], {})
-            self.snapshot(pipeline)
+            if self._damaged:
+                self.journal.replace(self._damaged, with_alerts=False)
+        except (sqlite3.Error, OSError, JournalBusyError) as error:
+            self.problem = error.problem if isinstance(error, JournalBusyError) else str(error)
+            log.debug("the journal is still off: %s", error)
+            return None
+        self._damaged = ""
+        space, self._space = self._space, self.journal.space
+        return self._space != space
+
+    def resume(self, pipeline: Pipeline, rescued: Sequence[Publication], done: Sequence[int]) -> list[int] | None:
+        """After `reopen`: writes all that there is. rescued: alerts in memory only; returns their ids, None when the
+        disk refuses."""
+        assert self.journal is not None
+        try:
+            ids = self.snapshot(pipeline, rescued, done)
         except (sqlite3.Error, OSError) as error:
             log.debug("the journal is still off: %s", error)
             return None
         self.problem = ""
         log.info("state %s can be written again: the journal is on", self.journal.path)
-        return list(zip(ids, rescued, strict=True))
+        return ids
 
     def waiting(self, after: int, limit: int) -> Sequence[tuple[int, Publication]]:
         """Alerts on disk that the broker does not have, with ids above `after`."""
-        if self.journal is None or self.problem:
+        if not self.on:
             return ()
+        assert self.journal is not None
         try:
             return self.journal.waiting(after, limit)
         except sqlite3.Error as error:
@@ -216,7 +293,7 @@ class Keeper:
     def counts(self) -> dict[str, Any]:
         """For BASE/health; bytes: of turns and snapshots written since the start."""
         return {
-            "on": self.journal is not None and not self.problem, "commits": self.commits, "snapshots": self.snapshots,
+            "on": self.on, "commits": self.commits, "snapshots": self.snapshots,
             "bytes": self.journal.bytes if self.journal else 0,
         }  # fmt: skip
 
@@ -224,13 +301,26 @@ class Keeper:
     def retry_due(self) -> bool:
         return bool(self.problem) and time.monotonic() >= self._retry
 
-    def close(self, pipeline: Pipeline) -> None:
+    def close(self, pipeline: Pipeline, done: Sequence[int] = ()) -> None:
         """Saves everything: the next start has nothing to replay."""
         if self.journal is None:
             return
         try:
-            if not self.problem:
-                self.snapshot(pipeline)
+            if self.on:
+                self._look()
+                self.snapshot(pipeline, done=done)
+            self.journal.close()
+        except (sqlite3.Error, OSError) as error:
+            self._switch_off(error)
+
+    def abandon(self, done: Sequence[int]) -> None:
+        """Closes with what was taken whole, and no snapshot: of a pipeline that a turn has half changed there is
+        nothing to save. The next start makes it again."""
+        if self.journal is None:
+            return
+        try:
+            if self.on:
+                self.journal.commit(self._turns, self._marks, self._alerts, done, self._notes)
             self.journal.close()
         except (sqlite3.Error, OSError) as error:
             self._switch_off(error)

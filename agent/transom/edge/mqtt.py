@@ -70,6 +70,7 @@ class Connection:
         self._most = LEAST_WINDOW
         self._acknowledged = (0, 0)  # connection, and how many of its messages
         self._confirmed: deque[int] = deque()  # packet ids of publications that the broker has, or the socket took
+        self._fleeting: set[int] = set()  # packet ids at QoS 0, which the socket has not taken
         self._names: dict[bytes, str | None] = {}  # topics as they come; None for one that is no UTF-8
         self._heard = 0  # messages of the last read
         self._last_heard = 0.0
@@ -134,10 +135,16 @@ class Connection:
             self._counts["dropped"] += 1
             return None
         self._counts["published"] += 1
+        if not qos:
+            self._fleeting.add(info.mid)
         return info.mid
 
     def publish_many(self, publications: Sequence[Publication]) -> None:
         """Many at QoS 0 that are not retained; only while `can_publish`."""
+        if not self._client.quick:
+            for publication in publications:
+                self.publish(publication)
+            return
         self._client.publish_many([(topic, payload) for topic, payload, _, _ in publications])
         self._counts["published"] += len(publications)
 
@@ -153,8 +160,16 @@ class Connection:
             time.sleep(0.002)
 
     def confirmed(self) -> list[int]:
-        """Packet ids since the last call of publications that the broker has."""
-        return [self._confirmed.popleft() for _ in range(len(self._confirmed))]
+        """Packet ids since the last call of publications that the broker has. The ids of those at QoS 0 are no answer
+        of the broker, and there are only 65,535: one may be that of an alert which is still on its way."""
+        mids = []
+        for _ in range(len(self._confirmed)):
+            mid = self._confirmed.popleft()
+            if mid in self._fleeting:
+                self._fleeting.discard(mid)
+            else:
+                mids.append(mid)
+        return mids
 
     def acknowledge(self, tokens: Iterable[Token]) -> None:
         """Says to the broker that it may forget these messages; those of an earlier connection come again anyway."""
@@ -290,6 +305,7 @@ class Connection:
             return
         self._counts["connects"] += 1
         self._session, self._taken_before = next(_sessions), self._taken
+        self._fleeting.clear()  # what was not written over the last connection never is
         for publication in self._birth():
             client.publish(*publication)
         present = bool(flags.session_present)

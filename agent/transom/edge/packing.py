@@ -13,8 +13,21 @@ import numpy as np
 from transom.core.pipeline import Turn
 
 _ARRAY = "ndarray"
+_SEAL = 4  # bytes of a checksum
 _turns = msgspec.msgpack.Decoder(list[Turn])
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def seal(data: bytes, place: int = 0) -> bytes:
+    """With a checksum before it. place: where it belongs; it is sound nowhere else."""
+    return zlib.crc32(data, place & 0xFFFFFFFF).to_bytes(_SEAL, "big") + data
+
+
+def unseal(sealed: bytes, place: int = 0) -> bytes:
+    data = sealed[_SEAL:]
+    if zlib.crc32(data, place & 0xFFFFFFFF).to_bytes(_SEAL, "big") != sealed[:_SEAL]:
+        raise ValueError("the checksum does not fit")
+    return data
 
 
 def pack(snapshot: dict[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ Reads the file and loads models in a thread of its own; a configuration that is 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from transom.edge.assembly import Assembly, build_pipeline
@@ -16,7 +16,9 @@ from transom.settings import Settings
 log = logging.getLogger(__name__)
 
 LOOK = 2.0  # seconds between looks at the file
-FIXED = ("id", "state", "durability")  # of the agent: a change of these takes a restart
+SETTLE = 1.0  # seconds for which the file must not have changed: an editor may be half way through it
+FIXED = ("id", "state", "durability")  # of the agent: a change of these is refused
+RESTART = ("inbox",)  # of the agent: a change of these is taken at the next start
 
 
 class Reload:
@@ -27,6 +29,7 @@ class Reload:
         self._seen = self._stamp()
         self._asked = False  # no event: a handler that waits for its lock would wait for itself
         self._looked = 0.0
+        self._settling: float | None = None  # since when the file, as seen, is to be read
         self._building: threading.Thread | None = None
         self._built: tuple[Settings, Assembly] | None = None
 
@@ -34,8 +37,9 @@ class Reload:
         """Reads again at the next turn; safe in a signal handler."""
         self._asked = True
 
-    def take(self, current: Settings) -> tuple[Settings, Assembly] | None:
-        """The new settings and what they make, once; None as long as there is nothing new."""
+    def take(self, current: Settings, running: Collection[str] = ()) -> tuple[Settings, Assembly] | None:
+        """The new settings and what they make, once; None as long as there is nothing new. running: streams that must
+        not break by it."""
         if self._building is not None:
             if self._building.is_alive():
                 return None
@@ -43,35 +47,47 @@ class Reload:
             built, self._built = self._built, None
             return built
         if self._wanted():
-            self._seen = self._stamp()
-            self._building = threading.Thread(target=self._build, args=(current,), name="transom-reload", daemon=True)
+            job = (current, frozenset(running), self._seen)
+            self._building = threading.Thread(target=self._build, args=job, name="transom-reload", daemon=True)
             self._building.start()
         return None
 
     def _wanted(self) -> bool:
         now = time.monotonic()
-        if now - self._looked >= LOOK:
-            self._looked = now
-            stamp = self._stamp()
-            if stamp != self._seen:
-                self._seen = stamp
-                self._asked = True
+        if now - self._looked < (LOOK if self._settling is None and not self._asked else SETTLE / 10):
+            return False
+        self._looked = now
         asked, self._asked = self._asked, False
-        return asked
+        stamp = self._stamp()
+        if stamp != self._seen or (asked and self._settling is None):
+            self._seen, self._settling = stamp, now
+        if self._settling is None or (self._file is not None and now - self._settling < SETTLE):
+            return False
+        self._settling = None
+        return True
 
-    def _stamp(self) -> tuple[int, int] | None:
+    def _stamp(self) -> tuple[int, int, int] | None:
         try:
             stat = self._file.stat() if self._file is not None else None
         except OSError:
             return None  # being replaced, or gone: what runs goes on
-        return (stat.st_mtime_ns, stat.st_size) if stat else None
+        return (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None
 
-    def _build(self, current: Settings) -> None:
+    def _build(self, current: Settings, running: Collection[str], seen: tuple[int, int, int] | None) -> None:
         log.info("reading the configuration again")
         try:
             settings = self._read()
+            if self._stamp() != seen:
+                self._asked = True  # it changed meanwhile
+                return
             check_fixed(settings, current)
-            self._built = settings, build_pipeline(settings)
+            assembly = build_pipeline(settings)
+            broken = [error for name, error in assembly.broken.items() if name in running]
+            if broken:
+                raise SettingsError(broken)  # noqa: TRY301  # what runs is worth more than what is new
+            for error in assembly.broken.values():
+                log.error("a stream is left out: %s", error)
+            self._built = settings, assembly
         except SettingsError as error:
             for problem in error.problems:
                 log.error("the new configuration is refused, the old one goes on: %s", problem)  # noqa: TRY400

@@ -12,7 +12,7 @@ from typing import Any
 from transom.core.events import Events
 from transom.core.pipeline import Message, Pipeline, Turn
 from transom.dialects.plain import Publication, publications
-from transom.edge import observe, reports
+from transom.edge import logs, observe, reports
 from transom.edge.assembly import Assembly
 from transom.edge.clock import Clock
 from transom.edge.hearing import Absence
@@ -22,10 +22,10 @@ from transom.edge.keeper import Keeper
 from transom.edge.mqtt import Connection
 from transom.edge.outbox import Outbox
 from transom.edge.redelivered import Mark, mark_of
-from transom.edge.reload import Reload
-from transom.edge.sift import sift
+from transom.edge.reload import RESTART, Reload
+from transom.edge.sift import digest
 from transom.edge.wire import broker_options
-from transom.settings import Settings
+from transom.settings import AgentSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ DRAIN = 1.5  # seconds of it for what waits in the inbox
 PORTION = 1000  # messages processed then at a time
 HELD_BACK = 0.8  # share of the broker's window that waits for us, from which the agent calls itself overloaded
 HELD_LONG = 1.0  # seconds, when it has been so for as long
-POISONS = 8  # messages of one turn that may be unprocessable before the agent gives up
+TICK_AGAIN = 60.0  # seconds until idle series are looked for again after that has failed
 
 
 class Agent:
@@ -60,7 +60,7 @@ class Agent:
         self._clock = Clock()
         self._absence = Absence()
         self._ticked = 0.0
-        self._poisoned = 0
+        self._noted: list[Any] | None = None  # what was noted last
         self._overloaded = False
         self._held_since: float | None = None  # since when much of the broker's window waits for us
         self._turned = time.monotonic()  # when the latest turn began
@@ -93,8 +93,10 @@ class Agent:
                 if time.monotonic() >= next_health:
                     self._say_health()
                     next_health = time.monotonic() + self.settings.agent.health_every / 1000
-        finally:
             self._close()
+        except BaseException:
+            self._abandon()
+            raise
 
     def _turn(self, drained: Drained) -> None:
         assert self._connection is not None
@@ -102,9 +104,9 @@ class Agent:
         now, jump = self._clock.look()
         jump += self._gone()
         turn = Turn(messages, self._tick(now, bool(messages)), jump, drained.shed)
-        turn, events = self._process(turn)
+        self._keeper.remember(self.pipeline)
+        turn, events, out = self._process(turn)
         self._weigh()
-        out = list(publications(events, self.base))
         alerts = [p for p in out if p.qos]
         self._outbox.predict((p for p in out if not p.qos), now, self._connection)
         if messages:
@@ -169,53 +171,58 @@ class Agent:
         elif self._held_since is None:
             self._held_since = time.monotonic()
 
-    def _process(self, turn: Turn) -> tuple[Turn, Events]:
+    def _take(self, pipeline: Pipeline, turn: Turn) -> tuple[Events, list[Publication]]:
+        events = pipeline.take(turn)
+        return events, list(publications(events, self.base))
+
+    def _process(self, turn: Turn) -> tuple[Turn, Events, list[Publication]]:
         """The events of a turn. A message that no code of ours can digest is set aside, and the rest goes on."""
         try:
-            return turn, self.pipeline.take(turn)
+            return turn, *self._take(self.pipeline, turn)
         except Exception as error:
-            if not turn.messages or self._poisoned >= POISONS:
-                raise
             log.exception("a message cannot be processed (%s): looking for it", type(error).__name__)
-        self._poisoned += 1
-        good, bad = sift(turn, self._rebuilt)
-        cleaned = turn._replace(messages=good, refused=bad)
-        self.pipeline = self._rebuilt()
-        return cleaned, self.pipeline.take(cleaned)
-
-    def _rebuilt(self) -> Pipeline:
-        pipeline = self.pipeline.fresh()
-        self._keeper.rebuild(pipeline)
-        return pipeline
+        self.pipeline, left, (events, out) = digest(turn, self._keeper.rebuild(self.pipeline), self._take)
+        if turn.now is not None and left.now is None:
+            self._ticked = time.monotonic() + TICK_AGAIN
+        return left, events, out
 
     def _commit(self) -> None:
         assert self._connection is not None
-        subscribed = self._connection.subscribed
-        if subscribed is not None and self._connection.ready:
-            self._keep_note("subscribed", [self.settings.broker.host, self.settings.broker.port, subscribed])
+        self._keep_notes()
         committed = self._keeper.commit(self.pipeline, self._outbox.done())
         self._outbox.alert(committed.alerts)
         self._outbox.unsaved(committed.unsaved)
+        self._outbox.undone(committed.undone)
         self._connection.acknowledge(committed.tokens)
 
-    def _keep_note(self, name: str, value: Any) -> None:
-        if self._noted.get(name) != value:
-            self._noted[name] = value
-            self._keeper.note(name, value)
+    def _keep_notes(self) -> None:
+        assert self._connection is not None
+        subscribed = self._connection.subscribed
+        if subscribed is None or not self._connection.ready:
+            return
+        note = [self.settings.broker.host, self.settings.broker.port, subscribed]
+        if self._noted != note:
+            self._noted = note
+            self._keeper.note("subscribed", note)
 
     def _try_again(self) -> None:
-        rescued = self._outbox.rescue()
-        stored = self._keeper.try_again(self.pipeline, rescued)
-        if stored is None:
-            self._outbox.unsaved(rescued)
+        other = self._keeper.reopen()
+        if other is None:
+            return
+        if other:
+            self._outbox.moved()
+            self._noted = None
+        self._keep_notes()
+        done = self._outbox.done()
+        ids = self._keeper.resume(self.pipeline, self._outbox.rescue(), done)
+        if ids is None:
+            self._outbox.undone(done)
         else:
-            self._outbox.alert(stored)
-            self._outbox.look_again()
+            self._outbox.rescued(ids)
 
     # --- beginning, change and end ------------------------------------------------------------------------------------
 
     def _restore(self) -> None:
-        self._noted: dict[str, Any] = {}
         fresh, last = self._keeper.start(self.pipeline)
         for name in fresh:
             log.warning("streams.%s: starts anew, its model or shape has changed since the state was saved", name)
@@ -230,10 +237,7 @@ class Agent:
 
     def _subscriptions(self) -> dict[str, int] | None:
         """What this broker's session is known to hold."""
-        journal = self._keeper.journal
-        if journal is None or self._keeper.problem:
-            return None
-        note = journal.note("subscribed")
+        note = self._keeper.noted("subscribed")
         broker = self.settings.broker
         return note[2] if note and note[:2] == [broker.host, broker.port] else None
 
@@ -249,17 +253,17 @@ class Agent:
     def _reloaded(self) -> Connection:
         """The connection to go on with, after a change of the configuration if there is one."""
         assert self._connection is not None
-        change = self._reload.take(self.settings) if self._reload is not None else None
+        change = self._reload.take(self.settings, self.pipeline.streams) if self._reload is not None else None
         if change is None:
             return self._connection
         settings, assembly = change
         self._commit()
         fresh = assembly.pipeline.restore(self.pipeline.snapshot())
         other_broker = settings.broker != self.settings.broker
+        self._apply(settings.agent)
         self.settings, self.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
-        self._noted.clear()
-        if self._keeper.journal is not None and not self._keeper.problem:
-            self._keeper.snapshot(self.pipeline)  # the turns so far belong to the streams as they were
+        self._noted = None
+        self._keeper.renew(self.pipeline)
         for name in fresh:
             log.info("streams.%s: new, or its model or shape has changed: it starts anew", name)
         if other_broker:
@@ -272,6 +276,24 @@ class Agent:
         log.info("configuration reloaded: watching %s", ", ".join(self.pipeline.filters))
         return self._connection
 
+    def _apply(self, agent: AgentSettings) -> None:
+        """What can change in a running agent; the rest is told of."""
+        old = self.settings.agent
+        self._keeper.commit_every = agent.commit_every / 1000
+        self._outbox.limit, self._outbox.max_age = agent.outbox, agent.max_age
+        late = [key for key in RESTART if getattr(agent, key) != getattr(old, key)]
+        if late:
+            log.warning("takes effect when the agent is started again: %s", ", ".join(f"agent.{key}" for key in late))
+        if agent.log_level != old.log_level:
+            logs.set_level(agent.log_level)
+
+    def _abandon(self) -> None:
+        """The end after an error: the pipeline may be half changed, so nothing of it is saved."""
+        assert self._connection is not None
+        self._connection.stop_receiving()
+        self._keeper.abandon(self._outbox.done())
+        self._connection.close(self._status("offline"), 1.0)
+
     def _close(self) -> None:
         end = self._turned + SHUTDOWN  # it may have been asked for as early as that
         assert self._connection is not None
@@ -283,7 +305,9 @@ class Agent:
             self._turn(Drained([], [], self._inbox.abandon()))
         self._commit()
         self._outbox.flush(time.time_ns() // 1_000_000, self._connection)
-        self._keeper.close(self.pipeline)
+        if self._keeper.problem:
+            self._try_again()
+        self._keeper.close(self.pipeline, self._outbox.done())
         self._connection.publish(self._health())
         self._connection.close(self._status("stopped"), max(0.1, end - time.monotonic()))
         accounts = self.pipeline.accounts()
@@ -324,6 +348,7 @@ class Agent:
         if overloaded != self._overloaded:
             log.warning("overloaded: readings wait for us") if overloaded else log.info("no longer overloaded")
         self._overloaded = overloaded
+        logs.tell()
         for line in self._losses.lines(self.pipeline.accounts(), time.monotonic()):
             log.warning("%s", line)
         self._connection.publish(self._health())
