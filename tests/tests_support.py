@@ -1,7 +1,10 @@
-"""A plain MQTT client for tests: what it hears, by topic, and waiting for it."""
+"""A plain MQTT client for tests: what it hears, by topic, and waiting for it; and a link that can fall silent."""
 
+import select
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 import paho.mqtt.client as paho
@@ -52,3 +55,46 @@ class Heard:
         """Returns as soon as `there` holds of what was heard, by topic."""
         with self._changed:
             assert self._changed.wait_for(lambda: there(self.messages), seconds), f"heard {list(self.messages)}"
+
+
+class Line:
+    """`with Line(port) as line: … line.port`: a TCP proxy. While `silent` it passes nothing on and closes nothing."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        self.silent = False
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def __enter__(self) -> "Line":
+        self._threads[0].start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        for thread in list(self._threads):
+            thread.join(10)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        self._listening.settimeout(0.05)
+        while not self._ended.is_set():
+            with suppress(TimeoutError):
+                near, _ = self._listening.accept()
+                self._threads.append(threading.Thread(target=self._pass_on, args=(near,)))
+                self._threads[-1].start()
+
+    def _pass_on(self, near: socket.socket) -> None:
+        with near, suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as far:
+            other = {near: far, far: near}
+            while not self._ended.is_set():
+                ready, _, _ = select.select([] if self.silent else [near, far], [], [], 0.02)
+                for one in ready:
+                    data = one.recv(65_536)
+                    if not data:
+                        return
+                    other[one].sendall(data)

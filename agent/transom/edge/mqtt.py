@@ -110,12 +110,12 @@ class Connection:
 
     @property
     def held_back(self) -> float:
-        """How much of what the broker may send ahead of our acknowledgements it has sent: 0 to 1. Its own limit may
-        be under ours, and nobody tells: the most that was ever seen stands for it."""
+        """How much of what the broker may send ahead of our acknowledgements it has sent: 0 to 1. In MQTT 3.1.1 nobody
+        tells its limit: the most that was ever seen stands for it."""
         session, count = self._acknowledged
         waiting = self._taken - self._taken_before - (count if session == self._session else 0)
-        self._most = min(max(self._most, waiting), WINDOW)
-        return waiting / self._most
+        self._most = max(self._most, waiting)
+        return waiting / (WINDOW if self._version5 else self._most)
 
     # --- for the run loop ---------------------------------------------------------------------------------------------
 
@@ -203,6 +203,7 @@ class Connection:
         self._client.disconnect()
         if self._thread.is_alive():
             self._thread.join(max(0.0, end - time.monotonic()))
+        self._birth = tuple
         client = self._client  # it knows us no more, so that it goes, and its sockets with it, when we do
         client.on_connect = client.on_disconnect = client.on_subscribe = client.on_publish = None
         client.on_batch = _nothing
