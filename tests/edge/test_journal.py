@@ -275,6 +275,48 @@ def test_a_snapshot_of_another_version_is_set_aside_and_not_written_over(tmp_pat
     assert packing.unpack(data[4:])["version"] == 99
 
 
+def test_a_file_of_another_format_is_set_aside_and_said_to_be_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path, "process")
+    journal.open()
+    for _ in range(3):
+        journal._run("PRAGMA user_version=7")
+        journal.close()
+        journal.open()
+    journal.close()
+    assert len([p for p in tmp_path.iterdir() if ".damaged-" in p.name]) == 3  # none was written over
+    assert "is of another version (format 7," in caplog.records[0].getMessage()
+
+
+def test_what_could_not_be_read_at_the_start_is_not_written_over_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
+    keeper.start(before)
+    feed(keeper, before, [turn(0)])
+    assert keeper.journal is not None
+    keeper.journal.commit([], [], [ALERT], [], {})
+    keeper.close(before)
+
+    def refuse(_self: Journal) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    after, again = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "open", refuse)
+        assert again.start(after) == ([], None)
+    assert again.reopen() is True
+    assert again.resume(after, [], ()) == []
+    assert [alert for _, alert in again.waiting(0, 10)] == [ALERT]
+    again.close(after)
+    (aside,) = (p for p in tmp_path.iterdir() if ".damaged-" in p.name)
+    aside.rename(tmp_path / NAME)
+    found = pipeline()
+    Keeper(Journal(tmp_path, "process"), 1.0).start(found)
+    assert same(found, before)
+
+
 def test_a_turn_that_can_no_longer_be_taken_does_not_keep_the_agent_from_starting(tmp_path: Path) -> None:
     class Picky(Pipeline):
         def take(self, turn: Turn) -> Events:
@@ -348,6 +390,7 @@ def test_a_state_folder_that_is_deleted_is_noticed_and_made_again(
     keeper.add(turn(10), [], [], [ALERT])
     assert keeper.commit(pipe, ()).unsaved == [ALERT]
     assert "gone" in keeper.problem
+    assert keeper.retry_due  # at once: there is nothing to wait for
     assert keeper.reopen() is True  # another file: ids begin anew
     assert keeper.resume(pipe, [ALERT], ()) is not None
     keeper.close(pipe)

@@ -61,7 +61,7 @@ def run(keeper: Keeper, pipe: Pipeline, given: Iterator[Turn]) -> Pipeline:
 def test_however_many_poisons_come_only_they_are_refused(
     tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(past, "MESSAGES", 100)
+    monkeypatch.setattr(past, "MOST", 100)
     keeper = Keeper(None if kept == "none" else Journal(tmp_path, "process"), 1.0)
     pipe, undisturbed = pipeline(), pipeline()
     keeper.start(pipe)
@@ -80,7 +80,7 @@ def test_however_many_poisons_come_only_they_are_refused(
 
 
 def test_memory_of_the_past_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(past, "MESSAGES", 100)
+    monkeypatch.setattr(past, "MOST", 100)
     keeper, pipe = Keeper(None, 1.0), pipeline()
     most = 0
     for turn in turns(300, poison=False):

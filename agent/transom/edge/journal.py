@@ -4,6 +4,7 @@ Each commit is one transaction. Decides nothing; raises sqlite3.Error when the d
 JournalBusyError when another agent has the file.
 """
 
+import itertools
 import logging
 import os
 import secrets
@@ -45,6 +46,10 @@ class JournalBusyError(TransomError):
     """Another process has the state folder."""
 
 
+class OtherFormatError(sqlite3.DatabaseError):
+    """A sound file of another version of Transom."""
+
+
 class Recovered(NamedTuple):
     """snapshot: the last one, None when there is none; rows: how many rows of turns follow it; recent: of both."""
 
@@ -82,7 +87,8 @@ class Journal:
             raise
         except sqlite3.DatabaseError as error:
             self.close()
-            self._set_aside(str(error))
+            what = "is of another version" if isinstance(error, OtherFormatError) else "is damaged"
+            self._set_aside(f"{what} ({error})")
             self._open()
 
     def _open(self) -> None:
@@ -98,12 +104,13 @@ class Journal:
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if version != FORMAT and tables:
+            raise OtherFormatError(f"format {version or 1}, this version of transom writes {FORMAT}")
+        if version != FORMAT:
+            db.execute(f"PRAGMA user_version={FORMAT}")
         db.executescript(_TABLES)
-        saved = self.note("format")
-        if saved is None:
-            self.set_note("format", FORMAT)
-        elif saved != FORMAT:
-            raise sqlite3.DatabaseError(f"format {saved}, this version of transom writes {FORMAT}")
         if self.note("space") is None:
             self.set_note("space", secrets.randbits(63))
         self.space = self.note("space")
@@ -114,12 +121,14 @@ class Journal:
         self._upto = max(row[0] or 0, kept[0] if kept else 0)
 
     def _set_aside(self, why: str) -> None:
-        mark = f"damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+        stamp = f"damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+        marks = (stamp if n == 0 else f"{stamp}-{n}" for n in itertools.count())
+        mark = next(m for m in marks if not Path(f"{self.path}.{m}").exists())  # two in one second are two
         for suffix in ("", "-wal", "-shm"):
             path = Path(f"{self.path}{suffix}")
             if path.exists():
                 path.rename(f"{path}.{mark}")
-        log.error("state %s is damaged (%s): kept as %s.%s, starting without it", self.path, why, NAME, mark)
+        log.error("state %s %s: kept as %s.%s, starting without it", self.path, why, NAME, mark)
 
     def replace(self, why: str, *, with_alerts: bool) -> None:
         """Sets the file aside and begins a new one. with_alerts: takes over those that wait, as far as they can be
@@ -148,6 +157,12 @@ class Journal:
         if self._db is not None:
             db, self._db = self._db, None
             db.close()
+
+    @property
+    def holds_state(self) -> bool:
+        """True when there is something that a pipeline could be made of."""
+        (some,) = self._run("SELECT EXISTS (SELECT 1 FROM snapshot) OR EXISTS (SELECT 1 FROM turns)").fetchone()
+        return bool(some)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class Keeper:
         self._linger = commit_every
         self._past = Past()  # where the journal cannot be asked
         self._space = 0  # of the ids of alerts that were given out
+        self._unread = False  # what the last run has left
         self._damaged = ""  # why the file has to be set aside
         self._acknowledged = (0.0, 0)  # when, and how many messages
         self._size, self._begun, self._count = 0, 0, 0  # of the last snapshot; bytes then; messages since
@@ -84,9 +85,10 @@ class Keeper:
             except Exception as error:  # noqa: BLE001  # whatever it is, it would be the same at each start
                 pipeline.restore(empty)
                 self.redelivered = Redelivered()
-                self.journal.replace(f"{type(error).__name__}: {error}", with_alerts=True)
+                self.journal.replace(f"is damaged ({type(error).__name__}: {error})", with_alerts=True)
                 found = [], None
         except (sqlite3.Error, OSError) as error:
+            self._unread = True
             self._switch_off(error)
             return [], None
         self._space = self.journal.space
@@ -164,6 +166,9 @@ class Keeper:
         if self._since is None:
             self._since = now
 
+    def wait_at_most(self, commit_every: float) -> None:
+        self.commit_every = self._linger = commit_every
+
     def note(self, name: str, value: Any) -> None:
         """Something small to be kept with the next commit."""
         self._notes[name] = value
@@ -195,10 +200,9 @@ class Keeper:
         self._since, self._count, self._messages = None, self._count + self._messages, 0
         unsaved, undone = alerts, list(done)
         stored: list[tuple[int, Publication]] = []
-        if self.on:
+        if self.on and self._look():
             assert self.journal is not None
             try:
-                self._look()
                 if turns or alerts or done or notes:
                     stored = list(zip(self.journal.commit(turns, marks, alerts, done, notes), alerts, strict=True))
                     self.commits += 1
@@ -212,12 +216,18 @@ class Keeper:
             self._acknowledged = time.monotonic(), len(tokens)
         return Committed(tokens, stored, unsaved, undone)
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
         assert self.journal is not None
         now = time.monotonic()
         if now - self._looked >= LOOK:
             self._looked = now
-            self.journal.look()
+            try:
+                self.journal.look()
+            except sqlite3.Error as error:
+                self._switch_off(error)
+                self._retry = now  # that folder can be made again at once
+                return False
+        return True
 
     def _snapshot_due(self) -> bool:
         assert self.journal is not None
@@ -257,12 +267,14 @@ class Keeper:
             self.journal.close()
             self.journal.open()
             if self._damaged:
-                self.journal.replace(self._damaged, with_alerts=False)
+                self.journal.replace(f"is damaged ({self._damaged})", with_alerts=False)
+            elif self._unread and self.journal.holds_state:
+                self.journal.replace("could not be read when the agent started", with_alerts=True)
         except (sqlite3.Error, OSError, JournalBusyError) as error:
             self.problem = error.problem if isinstance(error, JournalBusyError) else str(error)
             log.debug("the journal is still off: %s", error)
             return None
-        self._damaged = ""
+        self._damaged, self._unread = "", False
         space, self._space = self._space, self.journal.space
         return self._space != space
 
@@ -306,8 +318,7 @@ class Keeper:
         if self.journal is None:
             return
         try:
-            if self.on:
-                self._look()
+            if self.on and self._look():
                 self.snapshot(pipeline, done=done)
             self.journal.close()
         except (sqlite3.Error, OSError) as error:

@@ -7,6 +7,8 @@ from transom.core.pipeline import Pipeline, Turn
 from transom.edge import packing
 
 MESSAGES = 20_000  # since the copy; some 0.3 s to take them again
+MOST = 100_000  # the same of a large pipeline, which costs more to copy
+WORTH = 64  # bytes of a copy that cost about as much as a message more
 BYTES = 8 << 20  # of their payloads
 
 
@@ -22,7 +24,8 @@ class Past:
 
     @property
     def full(self) -> bool:
-        return self._messages > MESSAGES or self._bytes > BYTES
+        size = len(self._state or b"")
+        return self._messages > min(MESSAGES + size // WORTH, MOST) or self._bytes > BYTES
 
     def keep(self, pipeline: Pipeline) -> None:
         """A copy of the pipeline as it is; bytes, so that nobody can change it."""

@@ -279,7 +279,7 @@ class Agent:
     def _apply(self, agent: AgentSettings) -> None:
         """What can change in a running agent; the rest is told of."""
         old = self.settings.agent
-        self._keeper.commit_every = agent.commit_every / 1000
+        self._keeper.wait_at_most(agent.commit_every / 1000)
         self._outbox.limit, self._outbox.max_age = agent.outbox, agent.max_age
         late = [key for key in RESTART if getattr(agent, key) != getattr(old, key)]
         if late:
