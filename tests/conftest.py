@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,8 +105,14 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
         def stop() -> None:
             process = box.pop("process", None)
             if process is not None:
-                process.terminate()
-                process.wait(10)
+                for _ in range(10):  # mosquitto forgets a signal that comes just before its loop begins
+                    process.terminate()
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(1)
+                        break
+                else:
+                    process.kill()
+                    process.wait(10)
                 assert process.stderr is not None
                 process.stderr.close()
 

@@ -30,8 +30,8 @@ from transom.settings import AgentSettings, Settings
 log = logging.getLogger(__name__)
 
 TURN = 0.25  # seconds without a message after which idle series are looked for, and seconds between two such looks
-SHUTDOWN = 4.5  # seconds that a clean end may take, so that the process ends within 5
-DRAIN = 1.5  # seconds of it for what waits in the inbox
+SHUTDOWN = 3.0  # seconds that a clean end may take; the interpreter takes up to two more on a busy machine
+DRAIN = 1.0  # seconds of it for what waits in the inbox
 PORTION = 1000  # messages processed then at a time
 HELD_BACK = 0.8  # share of the broker's window that waits for us, from which the agent calls itself overloaded
 HELD_LONG = 1.0  # seconds, when it has been so for as long
