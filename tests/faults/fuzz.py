@@ -119,7 +119,7 @@ def fuzz(folder: Path | None = None, scale: float = 1, seed: int = 0) -> Report:
     report = Report(
         f"{sent:,} fuzzed messages", sent=sent, received=counts["received"], accounts={k: counts[k] for k in KINDS},
         missing=counts["missing"], balanced=even, alerts_expected=len(raised), alerts_delivered=len(raised & told),
-        complete=False, exit_status=0, facts={"publications": lines, "of no stream": pipeline.strangers},
+        complete=False, exit_status=0, facts={"publications": lines, "of no stream": pipeline.strangers, "unused": counts["unused"]},
     )  # fmt: skip
     report.demand(counts["accepted"] > ENOUGH * sent, "many are accepted")
     report.demand(counts["invalid"] > ENOUGH * sent, "many are refused")

@@ -240,6 +240,8 @@ def shutdown(folder: Path, scale: float = 1, seed: int = 0) -> Report:
         expected = Expected().add(agent, [*sensors.messages(), *more.messages()])
         report = finish("SIGTERM in a flood", agent, sensors, heard, more=more.sent, expected=expected)
         report.facts["ends in the flood (status, longest so far in s)"] = ends
+        words = ("finishing", "stopped after", "ready:")
+        report.facts["log of the ends"] = [line for line in agent.lines if any(word in line for word in words)]
         report.demand(all(status == 0 for status, _ in ends), "each exit status is 0")
         return report
 

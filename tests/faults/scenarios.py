@@ -13,12 +13,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from accounts import Expected, Report, compare, holes
-from harness import Agent, Broker, Listener, Sensors, wait_until
+from harness import Agent, Broker, Listener, Sensors, scratch, wait_until
 
 RATE = 6.0  # readings of each series a second
 FAST = 3 * RATE
@@ -59,16 +59,17 @@ def everything(
     folder: Path, *, save_always: bool = False, **options: Any
 ) -> Iterator[tuple[Broker, Agent, Sensors, Listener]]:
     """Broker, agent (ready), sensors and listener; whatever is still alive at the end is killed."""
-    broker = Broker(folder / "broker", save_always=save_always).start()
-    agent = Agent(folder / "agent", broker.port, **options).start()
-    heard = Listener(broker.port)
-    sensors = Sensors(broker.port)
-    try:
-        agent.ready()
-        yield broker, agent, sensors, heard
-    finally:
-        agent.kill()
-        broker.kill()
+    with scratch() if save_always else nullcontext(folder) as place:
+        broker = Broker(place / "broker", save_always=save_always).start()
+        agent = Agent(folder / "agent", broker.port, **options).start()
+        heard = Listener(broker.port)
+        sensors = Sensors(broker.port)
+        try:
+            agent.ready()
+            yield broker, agent, sensors, heard
+        finally:
+            agent.kill()
+            broker.kill()
 
 
 def kill_agent(folder: Path, scale: float = 1, seed: int = 0) -> Report:
@@ -99,7 +100,8 @@ def _kills(folder: Path, scale: float, seed: int, times: int, how: signal.Signal
     """Broker, or broker and agent, ended at random moments. What a broker had taken before SIGTERM must all come."""
     chance, count, killed = random.Random(seed), round(times * scale), []
     who = "broker and agent" if agent_too else "broker"
-    with everything(folder, save_always=True) as (broker, agent, sensors, heard):
+    crashed = how == signal.SIGKILL
+    with everything(folder, save_always=crashed) as (broker, agent, sensors, heard):
         with sensors.running(RATE):
             for _ in range(count):
                 time.sleep(chance.uniform(2.5, 5.0))
@@ -117,7 +119,6 @@ def _kills(folder: Path, scale: float, seed: int, times: int, how: signal.Signal
                 else:
                     agent.wait_for("connected again", 60, since)
             time.sleep(3)  # a hole shows when something comes after it
-        crashed = how == signal.SIGKILL
         report = finish(
             f"{how.name} to the {who}, {count} times", agent, sensors, heard, broker_may_lose=crashed,
         )  # fmt: skip
