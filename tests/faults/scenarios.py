@@ -3,11 +3,9 @@
 `scale` makes a scenario longer: 1 is what CI runs.
 """
 
-import json
 import os
 import queue
 import random
-import resource
 import signal
 import socket
 import sqlite3
@@ -15,21 +13,27 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from harness import Agent, Broker, Listener, Report, Sensors, balanced, compare, wait_until
+from accounts import Expected, Report, compare, holes
+from harness import Agent, Broker, Listener, Sensors, scratch, wait_until
 
 RATE = 6.0  # readings of each series a second
+FAST = 3 * RATE
 DOWN_LONGEST = 1.0  # seconds that something killed stays away
+UNWRITTEN = 2.0  # seconds before its kill from which a mosquitto that writes every change may have lost something
 
 
-def _finish(name: str, agent: Agent, sensors: Sensors, heard: Listener, **facts: Any) -> Report:
-    """Waits until the broker has given the agent everything, and the agent has told of it."""
+def finish(
+    name: str, agent: Agent, sensors: Sensors, heard: Listener, *, more: int = 0, broker_may_lose: bool = False,
+    **options: Any,
+) -> Report:  # fmt: skip
+    """Waits until the broker has given the agent everything and the agent has told of it, stops it and compares.
+    more: readings beside those of the sensors."""
     sensors.settle()
-    sent = sensors.sent * sensors.series
+    sent = sensors.sent * sensors.series + more
 
     def settled() -> bool:
         counts = heard.counts()
@@ -39,74 +43,110 @@ def _finish(name: str, agent: Agent, sensors: Sensors, heard: Listener, **facts:
         wait_until(settled, 60, "")
     told = len(heard.health)
     wait_until(lambda: len(heard.health) > told + 1, 30, "no health")
-    report = compare(name, agent, sensors, heard)
-    report.facts |= facts
-    if agent.running:
-        report.facts["exit status"] = agent.stop()
+    status = agent.stop()
+    time.sleep(0.5)  # the last words of the agent
+    without = holes(agent) if broker_may_lose else set()
+    report = compare(name, agent, sensors, heard, sent=more, without=without, **options)
+    report.exit_status, report.ended_in = status, agent.ended_in
+    report.facts["starts of the agent"] = agent.starts
     sensors.close()
     heard.close()
     return report
 
 
 @contextmanager
-def _all(
+def everything(
     folder: Path, *, save_always: bool = False, **options: Any
 ) -> Iterator[tuple[Broker, Agent, Sensors, Listener]]:
     """Broker, agent (ready), sensors and listener; whatever is still alive at the end is killed."""
-    broker = Broker(folder / "broker", save_always=save_always).start()
-    agent = Agent(folder / "agent", broker.port, **options).start()
-    heard = Listener(broker.port)
-    sensors = Sensors(broker.port)
-    try:
-        agent.ready()
-        yield broker, agent, sensors, heard
-    finally:
-        agent.kill()
-        broker.kill()
+    with scratch() if save_always else nullcontext(folder) as place:
+        broker = Broker(place / "broker", save_always=save_always).start()
+        agent = Agent(folder / "agent", broker.port, **options).start()
+        heard = Listener(broker.port)
+        sensors = Sensors(broker.port)
+        try:
+            agent.ready()
+            yield broker, agent, sensors, heard
+        finally:
+            agent.kill()
+            broker.kill()
 
 
 def kill_agent(folder: Path, scale: float = 1, seed: int = 0) -> Report:
     """20 times kill -9 of the agent at random moments, also while it starts."""
     chance, kills = random.Random(seed), round(20 * scale)
-    with _all(folder) as (_, agent, sensors, heard):
+    with everything(folder) as (_, agent, sensors, heard):
         with sensors.running(RATE):
             for _ in range(kills):
-                time.sleep(chance.uniform(0.5, 5.0))
+                time.sleep(chance.uniform(0.3, 4.0))
                 agent.kill()
                 time.sleep(chance.uniform(0, DOWN_LONGEST))
                 agent.start()
             agent.ready()
-        return _finish(f"kill -9 of the agent, {kills} times", agent, sensors, heard)
+        report = finish(f"kill -9 of the agent, {kills} times", agent, sensors, heard)
+        expected, got, *_ = report.predictions
+        report.demand(got > 0.97 * expected, "97 % of the predictions are heard (QoS 0: the last are in a socket)")
+        return report
+
+
+def _lost_with(report: Report, sensors: Sensors, without: set[tuple[str, int]], killed: list[float]) -> None:
+    """A broker that is killed loses what it has not written: that is the last it took, and nothing before."""
+    ages = [min((k - sensors.times[n] for k in killed if k >= sensors.times[n]), default=1e9) for _, n in without]
+    report.facts["lost by the broker"] = f"{len(ages)}, sent at most {max(ages, default=0):.2f} s before a kill"
+    report.demand(max(ages, default=0) <= UNWRITTEN, f"what was sent {UNWRITTEN} s before a kill of the broker came")
+
+
+def _kills(folder: Path, scale: float, seed: int, times: int, how: signal.Signals, *, agent_too: bool) -> Report:
+    """Broker, or broker and agent, ended at random moments. What a broker had taken before SIGTERM must all come."""
+    chance, count, killed = random.Random(seed), round(times * scale), []
+    who = "broker and agent" if agent_too else "broker"
+    crashed = how == signal.SIGKILL
+    with everything(folder, save_always=crashed) as (broker, agent, sensors, heard):
+        with sensors.running(RATE):
+            for _ in range(count):
+                time.sleep(chance.uniform(2.5, 5.0))
+                since = len(agent.lines)
+                if agent_too and chance.random() < 0.5:
+                    agent.kill()
+                killed.append(time.monotonic())
+                broker.kill(how)
+                if agent_too:
+                    agent.kill()
+                time.sleep(chance.uniform(0, DOWN_LONGEST))
+                broker.start()
+                if agent_too:
+                    agent.start().ready()
+                else:
+                    agent.wait_for("connected again", 60, since)
+            time.sleep(3)  # a hole shows when something comes after it
+        report = finish(
+            f"{how.name} to the {who}, {count} times", agent, sensors, heard, broker_may_lose=crashed,
+        )  # fmt: skip
+        if crashed:
+            _lost_with(report, sensors, holes(agent), killed)
+            report.facts["events of alerts lost by the broker"] = len(report.events_never_delivered)
+            report.events_never_delivered = []  # acknowledged by the broker, and not written; the ids are demanded
+        return report
+
+
+def stop_broker(folder: Path, scale: float = 1, seed: int = 0) -> Report:
+    """A mosquitto that is stopped and started, as by an update: nothing at all may be lost."""
+    return _kills(folder, scale, seed, 5, signal.SIGTERM, agent_too=False)
 
 
 def kill_broker(folder: Path, scale: float = 1, seed: int = 0) -> Report:
     """kill -9 of a mosquitto that keeps its sessions on disk."""
-    chance, kills = random.Random(seed), round(10 * scale)
-    with _all(folder, save_always=True) as (broker, agent, sensors, heard):
-        with sensors.running(RATE):
-            for _ in range(kills):
-                time.sleep(chance.uniform(2.0, 5.0))
-                broker.kill()
-                time.sleep(chance.uniform(0, DOWN_LONGEST))
-                broker.start()
-            wait_until(lambda: "connected again" in agent.lines[-1] or agent.running, 30, "not connected")
-        return _finish(f"kill -9 of the broker, {kills} times", agent, sensors, heard)
+    return _kills(folder, scale, seed, 10, signal.SIGKILL, agent_too=False)
+
+
+def stop_both(folder: Path, scale: float = 1, seed: int = 0) -> Report:
+    """The agent is killed, the broker stopped: nothing at all may be lost."""
+    return _kills(folder, scale, seed, 4, signal.SIGTERM, agent_too=True)
 
 
 def kill_both(folder: Path, scale: float = 1, seed: int = 0) -> Report:
-    """kill -9 of broker and agent at once."""
-    chance, kills = random.Random(seed), round(6 * scale)
-    with _all(folder, save_always=True) as (broker, agent, sensors, heard):
-        with sensors.running(RATE):
-            for _ in range(kills):
-                time.sleep(chance.uniform(2.0, 6.0))
-                agent.kill()
-                broker.kill()
-                time.sleep(chance.uniform(0, DOWN_LONGEST))
-                broker.start()
-                agent.start()
-            agent.ready()
-        return _finish(f"kill -9 of broker and agent, {kills} times", agent, sensors, heard)
+    """kill -9 of broker and agent."""
+    return _kills(folder, scale, seed, 6, signal.SIGKILL, agent_too=True)
 
 
 # --- the link -----------------------------------------------------------------------------------------------------------
@@ -200,12 +240,12 @@ def cut_link(folder: Path, scale: float = 1, seed: int = 0) -> Report:
             time.sleep(8)
         link.cut = True
         link.break_all()
-        with sensors.running(3 * RATE):
+        with sensors.running(FAST):
             time.sleep(60 * scale)
         link.cut = False
         with sensors.running(RATE):
             time.sleep(5)
-        return _finish(f"the link cut for {60 * scale:.0f} s", agent, sensors, heard)
+        return finish(f"the link cut for {60 * scale:.0f} s", agent, sensors, heard)
 
 
 def slow_link(folder: Path, scale: float = 1, seed: int = 0) -> Report:
@@ -213,9 +253,9 @@ def slow_link(folder: Path, scale: float = 1, seed: int = 0) -> Report:
     del seed
     with _linked(folder) as (link, agent, sensors, heard):
         link.delay = 2.0
-        with sensors.running(3 * RATE):
+        with sensors.running(FAST):
             time.sleep(25 * scale)
-        return _finish("2 s of delay each way", agent, sensors, heard)
+        return finish("2 s of delay each way", agent, sensors, heard)
 
 
 def half_open(folder: Path, scale: float = 1, seed: int = 0) -> Report:
@@ -231,7 +271,7 @@ def half_open(folder: Path, scale: float = 1, seed: int = 0) -> Report:
                 link.silent = False
                 link.break_all()
                 agent.wait_for("connected again", 60, since)
-        return _finish("half-open connections", agent, sensors, heard)
+        return finish("half-open connections", agent, sensors, heard)
 
 
 def packet_loss(folder: Path, scale: float = 1, seed: int = 0) -> Report:
@@ -281,7 +321,7 @@ def packet_loss(folder: Path, scale: float = 1, seed: int = 0) -> Report:
             with sensors.running(RATE):
                 time.sleep(25 * scale)
             sh(*inside, "nft", "delete", "table", "inet", "t")
-            return _finish("30 % packet loss", agent, sensors, heard)
+            return finish("30 % packet loss", agent, sensors, heard)
         finally:
             agent.kill()
             broker.kill()
@@ -299,7 +339,7 @@ def disk_full(folder: Path, scale: float = 1, seed: int = 0) -> Report:
     disk.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
     try:
-        with _all(folder, state=disk / "state") as (_, agent, sensors, heard):
+        with everything(folder, state=disk / "state") as (_, agent, sensors, heard):
             with sensors.running(RATE):
                 time.sleep(8)
                 filler = disk / "filler"
@@ -318,41 +358,55 @@ def disk_full(folder: Path, scale: float = 1, seed: int = 0) -> Report:
                 time.sleep(3)
                 agent.kill()  # what came after is safe again
                 agent.start().ready()
-            return _finish("disk full, then not", agent, sensors, heard, problem=heard_problem(heard))
+            report = finish("disk full, then not", agent, sensors, heard)
+            _said(report, heard, "the journal is off: database or disk is full")
+            return report
     finally:
         subprocess.run(["umount", str(disk)], check=False)
 
 
-def heard_problem(heard: Listener) -> str:
-    return next((s["problems"][0] for s in heard.statuses if "problems" in s), "")
+def _said(report: Report, heard: Listener, problem: str) -> None:
+    said = report.facts["status said"] = next((s["problems"][0] for s in heard.statuses if "problems" in s), "")
+    report.demand(problem in said, f"the status says {problem!r}")
 
 
 def corrupt_file(folder: Path, scale: float = 1, seed: int = 0) -> Report:
-    """The state file is overwritten in the middle while the agent is away."""
-    del scale, seed
-    with _all(folder) as (_, agent, sensors, heard):
-        with sensors.running(RATE):
-            time.sleep(5)
+    """The state file is overwritten in the middle while the agent is away: two runs, of which the second knows nothing
+    of the first."""
+    del scale
+    with everything(folder) as (_, agent, sensors, heard):
+        with sensors.running(FAST):
+            time.sleep(8)
         sensors.settle()
+        wait_until(lambda: heard.counts().get("accepted", 0) >= sensors.sent * sensors.series, 60, "not accepted")
         agent.stop()
+        time.sleep(0.5)
+        before, first = dict(heard.counts()), sensors.sent
         state = agent.state / "transom.db"
         data = bytearray(state.read_bytes())
-        data[100:] = os.urandom(len(data) - 100)
+        data[100:] = random.Random(seed).randbytes(len(data) - 100)
         state.write_bytes(data)
         since = len(agent.lines)
         agent.start().ready()
-        agent.wait_for("is damaged", 10, since)
-        aside = [p.name for p in agent.state.iterdir() if ".damaged-" in p.name]
-        with sensors.running(RATE):
-            time.sleep(5)
-        wait_until(lambda: heard.counts().get("accepted", 0) > 0, 20, "no readings")
-        report = Report("a corrupt state file", {
-            "set aside as": aside, "log": next(line for line in agent.lines[since:] if "is damaged" in line),
-            "readings after it": heard.counts()["accepted"], "exit status": agent.stop(),
-            "sound again": sqlite3.connect(state).execute("PRAGMA integrity_check").fetchone()[0],
-        })  # fmt: skip
-        sensors.close()
-        heard.close()
+        with sensors.running(FAST):
+            time.sleep(8)
+        sensors.settle()
+        wait_until(lambda: heard.counts()["accepted"] >= (sensors.sent - first) * sensors.series, 60, "not accepted")
+        messages = sensors.messages()
+        split = first * sensors.series
+        expected = Expected().add(agent, messages[:split]).add(agent, messages[split:])
+        report = finish("a corrupt state file", agent, sensors, heard, expected=expected)
+        for kind in report.accounts:  # those of the run before
+            report.accounts[kind] += before[kind]
+        report.received += before["received"]
+        report.missing += before["missing"]
+        aside = [p for p in agent.state.iterdir() if ".damaged-" in p.name and "-wal" not in p.name]
+        log = next((line for line in agent.lines[since:] if "is damaged" in line), "")
+        sound = sqlite3.connect(state).execute("PRAGMA integrity_check").fetchone()[0]
+        report.facts |= {"set aside as": [p.name for p in aside], "log": log, "the new file": sound}
+        report.demand(any(p.read_bytes() == bytes(data) for p in aside), "the damaged file is kept as it was")
+        report.demand("starting without it" in log and any(p.name in log for p in aside), "the log says where it is")
+        report.demand(sound == "ok", "the new file is sound")
         return report
 
 
@@ -361,160 +415,32 @@ def read_only(folder: Path, scale: float = 1, seed: int = 0) -> Report:
     del scale, seed
     disk = folder / "disk"
     disk.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,ro", "tmpfs", str(disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,ro", "tmpfs", str(disk)], check=True)
     try:
-        with _all(folder, state=disk / "state") as (_, agent, sensors, heard):
-            with sensors.running(RATE):
-                time.sleep(5)
+        with everything(folder, state=disk / "state") as (_, agent, sensors, heard):
+            with sensors.running(FAST):
+                time.sleep(8)
                 subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
                 agent.wait_for("the journal is on", 30)
-            return _finish("a read-only state folder, then not", agent, sensors, heard, problem=heard_problem(heard))
+                time.sleep(3)
+                agent.kill()  # what came after is safe
+                agent.start().ready()
+            report = finish("a read-only state folder, then not", agent, sensors, heard)
+            _said(report, heard, "the journal is off: ")
+            return report
     finally:
         subprocess.run(["umount", str(disk)], check=False)
 
 
-# --- load and time ------------------------------------------------------------------------------------------------------
-
-
-def rss(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-class Blast:
-    """Publishes as fast as a socket takes it: packets made by hand, acknowledgements only counted."""
-
-    AHEAD = 20_000  # QoS 1 packets that are not acknowledged yet
-
-    def __init__(self, port: int, qos: int) -> None:
-        self._qos, self._sent, self._acknowledged = qos, 0, 0
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        name = b"blast"
-        body = b"\0\4MQTT\4\2\0\0" + len(name).to_bytes(2, "big") + name
-        self._socket.sendall(bytes([0x10, len(body)]) + body)
-        assert len(self._socket.recv(4)) == 4
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def __enter__(self) -> "Blast":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def _read(self) -> None:
-        with suppress(OSError):
-            while data := self._socket.recv(65536):
-                self._acknowledged += len(data)  # four bytes each
-
-    def send(self, messages: list[tuple[str, bytes]]) -> None:
-        data = bytearray()
-        for topic, payload in messages:
-            self._sent += 1
-            name = topic.encode()
-            body = len(name).to_bytes(2, "big") + name
-            if self._qos:
-                body += (self._sent % 65_535 + 1).to_bytes(2, "big")
-            body += payload
-            length = len(body)
-            data += bytes([0x30 | self._qos << 1])
-            while length > 127:
-                data.append(length % 128 | 128)
-                length //= 128
-            data.append(length)
-            data += body
-        while self._qos and self._sent - self._acknowledged // 4 > self.AHEAD:
-            time.sleep(0.001)
-        self._socket.sendall(data)
-
-    def settle(self) -> None:
-        if self._qos:
-            wait_until(lambda: self._acknowledged // 4 >= self._sent, 120, "the broker has not taken the flood")
-
-
-def flood(folder: Path, scale: float = 1, seed: int = 0, qos: int = 1) -> Report:
-    """Far more than the agent can do, for 60 s, then an ordinary rate."""
-    del seed
-    with _all(folder, agent="inbox = 20000", broker=f"qos = {qos}", stream="stride = 8") as (
-        broker,
-        agent,
-        sensors,
-        heard,
-    ):
-        with sensors.running(RATE):
-            time.sleep(5)
-        sensors.settle()
-        before, largest, sent = rss(agent.pid), 0, 0
-        with Blast(broker.port, qos) as blast:
-            end = time.monotonic() + 60 * scale
-            while time.monotonic() < end:
-                packets = []
-                for _ in range(500):
-                    body = {"value": sent % 7, "time": (sensors.begin + sent) / 1000, "n": sent // 50}
-                    packets.append((f"plant/flood{sent % 50}/x", json.dumps(body).encode()))
-                    sent += 1
-                blast.send(packets)
-                largest = max(largest, rss(agent.pid))
-            blast.settle()
-        total = sent + sensors.sent * sensors.series
-        overloaded = any(h["overloaded"] for h in heard.health)
-
-        def drained() -> bool:
-            counts = heard.counts()
-            return counts["accepted"] + counts["missing"] + counts["shed"] >= total
-
-        with suppress(AssertionError):
-            wait_until(drained, 240 * max(1, scale), "")
-        begun = time.monotonic()
-        with sensors.running(RATE):
-            time.sleep(5)
-        sensors.settle()
-        told = len(heard.health)
-        wait_until(lambda: len(heard.health) > told + 2, 20, "no health")
-        counts = heard.counts()
-        report = Report(f"a flood at QoS {qos}", {
-            "sent": sent + sensors.sent * sensors.series, "received": counts["received"], "accepted": counts["accepted"],
-            "shed": counts["shed"], "missing": counts["missing"], "late or duplicate": counts["late"] + counts["duplicate"],
-            "accounts balance": all(balanced(h["streams"]["s"]) for h in heard.health), "said overloaded": overloaded,
-            "MB before": before >> 20, "MB at most": largest >> 20, "ordinary again": time.monotonic() - begun < 60,
-            "inbox at the end": heard.health[-1]["inbox"], "starts of the agent": agent.starts,
-            "exit status": agent.stop(),
-        })  # fmt: skip
-        sensors.close()
-        heard.close()
-        return report
-
-
-def soak(folder: Path, scale: float = 1, seed: int = 0) -> Report:
-    """An ordinary load for 3 minutes: memory, threads and file descriptors must not grow."""
-    del seed
-    with _all(folder) as (_, agent, sensors, heard):
-        with sensors.running(RATE):
-            time.sleep(40 * min(1, scale))
-            seen: list[tuple[float, int, int, int]] = []
-            end = time.monotonic() + 180 * scale
-            while time.monotonic() < end:
-                proc = Path(f"/proc/{agent.pid}")
-                seen.append((
-                    time.monotonic(), rss(agent.pid), len(list((proc / "task").iterdir())), len(list((proc / "fd").iterdir()))
-                ))  # fmt: skip
-                time.sleep(1)
-        rows = np.array(seen)
-        slope = float(np.polyfit(rows[:, 0] - rows[0, 0], rows[:, 1], 1)[0])
-        return _finish(
-            f"a soak of {180 * scale:.0f} s", agent, sensors, heard, **{
-                "MB at the beginning": int(rows[0, 1]) >> 20, "MB at the end": int(rows[-1, 1]) >> 20,
-                "kB a minute": round(slope * 60 / 1024, 1), "threads": sorted(set(rows[:, 2].astype(int).tolist())),
-                "file descriptors": sorted(set(rows[:, 3].astype(int).tolist())),
-            },
-        )  # fmt: skip
+# --- the configuration --------------------------------------------------------------------------------------------------
 
 
 def reloads(folder: Path, scale: float = 1, seed: int = 0) -> Report:
     """SIGHUP, a changed file and a refused one, while readings come in."""
     del scale, seed
-    with _all(folder) as (_, agent, sensors, heard):
-        with sensors.running(RATE):
-            time.sleep(4)
+    with everything(folder) as (_, agent, sensors, heard):
+        with sensors.running(FAST):
+            time.sleep(6)
             text = agent.config.read_text()
             agent.config.write_text(text.replace("threshold = 2.0", "threshold = 12.0\nno_such_key = 1"))
             agent.signal(signal.SIGHUP)
@@ -527,11 +453,10 @@ def reloads(folder: Path, scale: float = 1, seed: int = 0) -> Report:
             agent.signal(signal.SIGHUP)
             agent.wait_for("no longer subscribed to other/+/+", 30, since)
         agent.config.write_text(text)
-        return _finish("configuration reloaded", agent, sensors, heard)
-
-
-SCENARIOS = {
-    "kill-agent": kill_agent, "kill-broker": kill_broker, "kill-both": kill_both, "cut-link": cut_link,
-    "slow-link": slow_link, "half-open": half_open, "packet-loss": packet_loss, "disk-full": disk_full,
-    "corrupt-file": corrupt_file, "read-only": read_only, "flood": flood, "soak": soak, "reloads": reloads,
-}  # fmt: skip
+        report = finish("configuration reloaded", agent, sensors, heard)
+        expected, got, *_ = report.predictions
+        report.demand(got == expected, "every prediction is heard")
+        report.facts["reloads"] = sum("configuration reloaded" in line for line in agent.lines)
+        report.demand(report.facts["reloads"] >= 2, "two reloads happened")
+        report.demand(agent.starts == 1, "one start")
+        return report

@@ -1,149 +1,159 @@
 """What gateways live through, done to a real agent and a real broker. Each prints its accounts (`pytest -s`).
 
-The long ones run with TRANSOM_FAULTS=1, as CI does; scripts/torture makes hours of them.
+The long ones run with TRANSOM_FAULTS=1, as CI does; scripts/torture makes hours of them. What each demands stands in
+accounts.py (the same for all) and beside the scenario. They mostly wait, so TRANSOM_FAULTS_AT_ONCE (2) run at a time.
 """
 
+import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
-import scenarios
-from harness import Report
+from accounts import Report
+from catalogue import SCENARIOS
 
 from conftest import missing
 
-pytestmark = [pytest.mark.mosquitto, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.mosquitto, pytest.mark.timeout(1500)]
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
-@pytest.fixture(autouse=True)
-def long_enough() -> None:
+def unable(needs: tuple[str, ...]) -> str | None:
+    """Why a scenario cannot run here."""
+    if "root" in needs and os.geteuid() != 0:
+        return "mounting and network namespaces need root"
+    tools = [tool for tool in ("mosquitto", *needs) if tool != "root" and shutil.which(tool, path=PATH) is None]
+    return f"not installed: {', '.join(tools)} (apt install mosquitto nftables iproute2)" if tools else None
+
+
+@pytest.fixture(scope="module")
+def begun(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Report]]]:
+    """The scenarios of all tests that are to run, each in a process of its own, in the order of the tests."""
     if os.environ.get("TRANSOM_FAULTS") != "1":
         pytest.skip("takes minutes: TRANSOM_FAULTS=1 scripts/test tests/faults")
-    if shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
-        missing("mosquitto is not installed (apt install mosquitto)")
+    workers = int(os.environ.get("TRANSOM_FAULTS_AT_ONCE", "2"))
+    fresh = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=fresh, max_tasks_per_child=1)
+    marks = [mark for item in request.session.items if (mark := item.get_closest_marker("fault")) is not None]
+    try:
+        yield {
+            mark.args[0]: pool.submit(
+                SCENARIOS[mark.args[0]], tmp_path_factory.mktemp(mark.args[0]), mark.kwargs.get("scale", 1)
+            )
+            for mark in marks
+            if unable(mark.args[1:]) is None
+        }
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @pytest.fixture
-def as_root() -> None:
-    if os.geteuid() != 0:
-        missing("mounting and network namespaces need root")
+def outcome(request: pytest.FixtureRequest, begun: dict[str, Future[Report]]) -> Callable[[], Report]:
+    """Runs to its end and prints the scenario of this test."""
+    mark = request.node.get_closest_marker("fault")
+    reason = unable(mark.args[1:])
+    if reason is not None:
+        missing(reason)
+
+    def wait() -> Report:
+        report = begun[mark.args[0]].result()
+        print(f"\n{report}")
+        return report
+
+    return wait
 
 
-def run(scenario: Callable[..., Report], folder: Path, **options: object) -> Report:
-    report = scenario(folder, **options)
-    print(f"\n{report}")
-    return report
+Outcome = Callable[[], Report]
 
 
-def nothing_lost(report: Report) -> None:
-    """Every reading accounted for once, every alert delivered, every prediction as in an undisturbed run."""
-    f = report.facts
-    assert f["accepted"] == f["readings sent"], report
-    assert f["missing"] == 0, report
-    assert f["accounts balance"], report
-    assert f["predictions that differ"] == f["predictions of no run"] == 0, report
-    assert f["alerts delivered"] == f["alerts expected"] > 0, report
-    assert f["alerts of no run"] == f["events of alerts missing"] == [], report
-    assert f["exit status"] == 0, report
+def kept(report: Report) -> None:
+    assert report.problems() == [], f"{report}\n" + "\n".join(report.problems())
 
 
-def test_an_agent_killed_twenty_times_loses_nothing(tmp_path: Path) -> None:
-    report = run(scenarios.kill_agent, tmp_path)
-    nothing_lost(report)
-    assert (
-        report.facts["predictions heard"] > 0.97 * report.facts["predictions expected"]
-    )  # QoS 0: the last in a socket
+@pytest.mark.fault("soak")
+def test_a_soak_grows_nothing(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_broker_killed_ten_times_costs_nothing_but_what_it_lost_itself(tmp_path: Path) -> None:
-    report = run(scenarios.kill_broker, tmp_path)
-    f = report.facts
-    assert f["accepted"] + f["missing"] == f["readings sent"], report
-    assert f["accounts balance"], report
-    if f["missing"] == 0:
-        nothing_lost(report)
+@pytest.mark.fault("flood")
+def test_a_flood_at_qos_1_is_bounded_and_loses_nothing(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_broker_and_agent_killed_at_once_cost_nothing_but_what_the_broker_lost(tmp_path: Path) -> None:
-    report = run(scenarios.kill_both, tmp_path)
-    f = report.facts
-    assert f["accepted"] + f["missing"] == f["readings sent"], report
-    assert f["accounts balance"], report
-    if f["missing"] == 0:
-        nothing_lost(report)
+@pytest.mark.fault("kill-agent")
+def test_an_agent_killed_twenty_times_loses_nothing(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_link_that_is_gone_for_a_minute_loses_nothing(tmp_path: Path) -> None:
-    nothing_lost(run(scenarios.cut_link, tmp_path))
+@pytest.mark.fault("cut-link")
+def test_a_link_that_is_gone_for_a_minute_loses_nothing(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_link_with_two_seconds_of_delay_loses_nothing(tmp_path: Path) -> None:
-    nothing_lost(run(scenarios.slow_link, tmp_path, scale=0.4))
+@pytest.mark.fault("flood-qos-0")
+def test_a_flood_at_qos_0_is_bounded_and_what_is_shed_is_counted(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_half_open_connections_are_found_and_lose_nothing(tmp_path: Path) -> None:
-    nothing_lost(run(scenarios.half_open, tmp_path))
+@pytest.mark.fault("kill-broker")
+def test_a_broker_killed_ten_times_costs_nothing_but_what_it_lost_itself(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_packet_loss_of_thirty_percent_loses_nothing(tmp_path: Path, as_root: None) -> None:
-    for tool in ("nft", "ip"):
-        if shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
-            missing(f"{tool} is not installed (apt install nftables iproute2)")
-    nothing_lost(run(scenarios.packet_loss, tmp_path))
+@pytest.mark.fault("kill-both")
+def test_broker_and_agent_killed_at_once_cost_nothing_but_what_the_broker_lost(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_full_disk_stops_nothing_and_the_journal_comes_back(tmp_path: Path, as_root: None) -> None:
-    report = run(scenarios.disk_full, tmp_path)
-    nothing_lost(report)
-    assert report.facts["problem"] == "the journal is off: database or disk is full"
+@pytest.mark.fault("stop-broker")
+def test_a_broker_that_is_stopped_and_started_loses_nothing(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_read_only_state_folder_stops_nothing_and_the_journal_comes_on(tmp_path: Path, as_root: None) -> None:
-    report = run(scenarios.read_only, tmp_path)
-    assert report.facts["accepted"] == report.facts["readings sent"]
-    assert report.facts["problem"].startswith("the journal is off")
+@pytest.mark.fault("stop-both")
+def test_an_agent_killed_while_the_broker_is_stopped_loses_nothing(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_corrupt_state_file_is_set_aside_and_never_deleted(tmp_path: Path) -> None:
-    f = run(scenarios.corrupt_file, tmp_path).facts
-    assert len(f["set aside as"]) >= 1
-    assert "starting without it" in f["log"]
-    assert (f["sound again"], f["exit status"]) == ("ok", 0)
+@pytest.mark.fault("shutdown")
+def test_sigterm_in_a_flood_ends_within_five_seconds_with_everything_saved(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_flood_at_qos_1_is_bounded_and_loses_nothing(tmp_path: Path) -> None:
-    f = run(scenarios.flood, tmp_path, qos=1, scale=1 / 6).facts
-    assert f["accepted"] + f["missing"] == f["sent"]
-    assert f["shed"] == 0
-    _bounded(f)
+@pytest.mark.fault("slow-link", scale=0.4)
+def test_a_link_with_two_seconds_of_delay_loses_nothing(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_flood_at_qos_0_is_bounded_and_what_is_shed_is_counted(tmp_path: Path) -> None:
-    f = run(scenarios.flood, tmp_path, qos=0, scale=1 / 2).facts
-    assert f["received"] > 0
-    _bounded(f)
+@pytest.mark.fault("half-open")
+def test_half_open_connections_are_found_and_lose_nothing(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def _bounded(f: dict[str, object]) -> None:
-    assert f["accounts balance"]
-    assert f["MB at most"] - f["MB before"] < 200  # type: ignore[operator]
-    assert (f["inbox at the end"], f["starts of the agent"], f["exit status"]) == (0, 1, 0)
+@pytest.mark.fault("packet-loss", "root", "nft", "ip")
+def test_packet_loss_of_thirty_percent_loses_nothing(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_soak_grows_nothing(tmp_path: Path) -> None:
-    report = run(scenarios.soak, tmp_path)
-    nothing_lost(report)
-    f = report.facts
-    assert f["kB a minute"] < 3000  # a snapshot, buffers and the allocator move; a leak of 100 bytes a reading is 3,600
-    assert max(f["threads"]) - min(f["threads"]) <= 1
-    assert max(f["file descriptors"]) - min(f["file descriptors"]) <= 2
+@pytest.mark.fault("disk-full", "root")
+def test_a_full_disk_stops_nothing_and_the_journal_comes_back(outcome: Outcome) -> None:
+    kept(outcome())
 
 
-def test_a_reload_keeps_every_window_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
-    report = run(scenarios.reloads, tmp_path)
-    f = report.facts
-    assert f["accepted"] == f["readings sent"]
-    assert f["predictions that differ"] == f["predictions of no run"] == 0
-    assert f["predictions heard"] == f["predictions expected"]
+@pytest.mark.fault("read-only", "root")
+def test_a_read_only_state_folder_stops_nothing_and_the_journal_comes_on(outcome: Outcome) -> None:
+    kept(outcome())
+
+
+@pytest.mark.fault("corrupt-file")
+def test_a_corrupt_state_file_is_set_aside_and_never_deleted(outcome: Outcome) -> None:
+    kept(outcome())
+
+
+@pytest.mark.fault("reloads")
+def test_a_reload_keeps_every_window_and_a_bad_one_changes_nothing(outcome: Outcome) -> None:
+    kept(outcome())
