@@ -65,9 +65,10 @@ def lines(batch: Predictions) -> Iterator[bytes]:
             line["interval"] = dict(zip(channels, interval[i], strict=True))
         if contribution is not None:
             line["contribution"] = dict(zip(channels, contribution[i], strict=True))
-        if forecast is not None:  # [H, C, Q] -> by channel, H lists of Q quantiles
-            line["forecast"] = {c: [step[j] for step in forecast[i]] for j, c in enumerate(channels)}
-            line["quantiles"] = batch.quantiles
+        if forecast is not None:  # [H, C, Q] -> by target, H lists of Q quantiles
+            names = batch.targets or channels
+            line["forecast"] = {c: [step[j] for step in forecast[i]] for j, c in enumerate(names)}
+            line["quantiles"], line["lead"] = batch.quantiles, batch.lead
         if probability is not None:
             line["probability"] = dict(zip(batch.classes, probability[i], strict=True))
         line["state"] = STATES[state[i]]
