@@ -7,6 +7,6 @@ has `loss(window, target)`, for training. Nothing here reads data.
 from transom_models.tasks.anomaly import ReconstructionDetector, ResidualDetector
 from transom_models.tasks.classify import Classifier
 from transom_models.tasks.common import QUANTILES
-from transom_models.tasks.forecast import Forecaster
+from transom_models.tasks.forecast import Forecaster, PeriodicForecaster
 
-__all__ = ["QUANTILES", "Classifier", "Forecaster", "ReconstructionDetector", "ResidualDetector"]
+__all__ = ["QUANTILES", "Classifier", "Forecaster", "PeriodicForecaster", "ReconstructionDetector", "ResidualDetector"]
