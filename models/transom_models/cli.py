@@ -38,7 +38,6 @@ transom train --data appliances.ts.gz --task classify --family rocket --hidden 2
 transom train --recipe universal --output universal.pt"""
 
 HELD_GAP = 10  # steps that a trained model's last value is held
-INTERLEAVED = 0.8  # autocorrelation at which readings of several kinds are taken to take turns in one channel
 RATE = 2e-3  # of learning, where a module has none of its own
 LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
 
@@ -154,7 +153,7 @@ def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
             return PeriodicForecaster(mean, scale, length, args.horizon, period)
         return Forecaster(args.family, args.hidden, mean, scale, args.horizon)
     if args.task == "classify":
-        period = args.period or periods.period(found.train[0], INTERLEAVED)
+        period = args.period or periods.turns(found.train[0])
         return Classifier(args.family, args.hidden, mean, scale, len(found.classes), period)
     if args.method == "reconstruction":
         return ReconstructionDetector(args.family, args.hidden, mean, scale, args.length)
@@ -180,7 +179,9 @@ def learn(module: nn.Module, found: data.Dataset, epochs: int, seed: int) -> Tra
         right = module.solve(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
         module.eval()
         return Trained(1, 1 - right, time.monotonic() - begun)
-    plan = Plan(epochs=epochs, seed=seed, rate=getattr(module, "rate", RATE))
+    # Of a few cases an epoch must still be some steps.
+    batch = max(8, min(64, len(found.train[0]) // 8)) if isinstance(module, Classifier) else 64
+    plan = Plan(epochs=epochs, batch=batch, seed=seed, rate=getattr(module, "rate", RATE))
     return train(module, found.train, found.validation, plan, vary if isinstance(module, Classifier) else None)
 
 
