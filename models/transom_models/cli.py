@@ -17,10 +17,21 @@ from transom.errors import ModelError
 EXAMPLES = """\
 transom train --data normal.csv --task anomaly --family lstm --output pump.pt
 transom train --data jan.csv feb.csv --task forecast --family tcn --horizon 24 --output load.pt
+transom train --data run1.csv run2.csv … --task forecast --target rul --cap 125 --family scales --output wear.pt
 transom train --data moves.csv --task classify --label activity --family cnn --output moves.pt
+transom train --data appliances.ts.gz --task classify --family rocket --hidden 2400 --output appliance.pt
 transom train --recipe universal --output universal.pt"""
 
-SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn")  # the families, as transom_models.families has them
+SHIPPED = (
+    "lstm",
+    "gru",
+    "rnn",
+    "cnn",
+    "tcn",
+    "fcn",
+    "scales",
+    "rocket",
+)  # the families, as transom_models.families has them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="CSV files (plain or .gz) of normal running, or with labels",
+        help="CSV files (plain or .gz) of normal running, or with labels; .ts files of cases; .txt tables of runs to "
+        "failure: unit, cycle, measurements",
     )
     parser.add_argument("--task", choices=("forecast", "anomaly", "classify"), default="anomaly")
     parser.add_argument("--family", default="lstm", help=f"{', '.join(SHIPPED)} (default: lstm)")
@@ -45,6 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"
     )
     parser.add_argument("--label", help="the column that holds each row's class, a number")
+    parser.add_argument(
+        "--target", nargs="+", default=[], metavar="COLUMN",
+        help="of forecast: columns that are no inputs; `rul` is made where missing: steps to the file's end",
+    )  # fmt: skip
+    parser.add_argument("--cap", type=float, default=float("inf"), help="the largest `rul` (default: none)")
+    parser.add_argument(
+        "--period", type=int, help="steps of a day or shift; 1: none (default: found in the training part)"
+    )
+    parser.add_argument("--min-steps", type=int, help="steps before a series' first window (default: --length)")
     parser.add_argument("--length", type=int, default=64, help="steps in a window (default: 64)")
     parser.add_argument("--horizon", type=int, default=12, help="steps to forecast (default: 12)")
     parser.add_argument("--hidden", type=int, default=32, help="width of the network (default: 32)")
@@ -82,9 +103,9 @@ def _check(args: argparse.Namespace) -> None:
         return
     if not args.data:
         raise ModelError("--data", "is missing", "name CSV files, or --recipe universal")
-    for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1)):
-        if getattr(args, name) < least:
-            raise ModelError(f"--{name}", f"{getattr(args, name)} is too small", f"at least {least}")
+    for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1), ("period", 1), ("min_steps", 1)):
+        if (given := getattr(args, name)) is not None and given < least:
+            raise ModelError(f"--{name.replace('_', '-')}", f"{given} is too small", f"at least {least}")
 
 
 def _report(console: Console, manifest: Manifest, path: Path, seconds: float) -> None:
