@@ -15,8 +15,16 @@ from transom.core.model import Channel, Manifest
 from transom.errors import ModelError
 from transom_models import data, evaluation, export, recipe
 from transom_models.families import FAMILIES
-from transom_models.tasks import QUANTILES, Classifier, Forecaster, ReconstructionDetector, ResidualDetector
-from transom_models.training import Plan, train
+from transom_models.tasks import (
+    QUANTILES,
+    Classifier,
+    Forecaster,
+    LevelDetector,
+    ReconstructionDetector,
+    ResidualDetector,
+)
+from transom_models.tasks.level import parts
+from transom_models.training import Plan, train, validation_loss
 
 EXAMPLES = """\
 transom train --data normal.csv --task anomaly --family lstm --output pump.pt
@@ -26,6 +34,7 @@ transom train --recipe universal --output universal.pt"""
 
 HELD_GAP = 10  # steps that a trained model's last value is held
 LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
+PAYS = 0.9  # share of the untrained loss that a level detector's network has to come below, or it stays silent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="FILE", help="make a shipped model again, by name or from a .toml file")
     parser.add_argument(
         "--method",
-        choices=("residual", "reconstruction"),
-        default="residual",
-        help="of anomaly: by the forecast's error, or by the window's reconstruction (default: residual)",
+        choices=("level", "residual", "reconstruction"),
+        default="level",
+        help="of anomaly: levels, liveliness and relations of the channels; the next step's error; or the window's "
+        "reconstruction (default: level)",
     )
     parser.add_argument(
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"
@@ -69,18 +79,31 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     torch.set_num_threads(max(1, min(4, torch.get_num_threads())))
     horizon = args.horizon if args.task == "forecast" else 0
-    found = data.load(args.data, args.task, args.length, horizon, args.channels, args.label)
+    level = args.task == "anomaly" and args.method == "level"
+    apart = parts(args.length)[1] if level else None  # tails must not overlap; histories may
+    found = data.load(args.data, args.task, args.length, horizon, args.channels, args.label, apart)
     seed = args.seed or 0
     torch.manual_seed(seed)
     module = build(args, found)
-    trained = train(module, found.train, found.validation, Plan(epochs=args.epochs, seed=seed))
     normal, truth = found.calibration
-    if isinstance(module, ResidualDetector | ReconstructionDetector):
+    windows = [torch.from_numpy(part[0]) for part in (found.train, found.validation, found.calibration)]
+    untrained = float("inf")
+    if isinstance(module, LevelDetector):
+        module.fit_persistence(torch.cat(windows))
+        untrained = validation_loss(module, found.validation)
+    trained = train(module, found.train, found.validation, Plan(epochs=args.epochs, seed=seed))
+    if isinstance(module, LevelDetector):
+        if not trained.loss < PAYS * untrained:  # less than that is chance in a short recording
+            module.silence()
+        module.fit_scales(torch.cat(windows[:2]))  # once more below, when the calibration part has been judged
+    elif isinstance(module, ResidualDetector | ReconstructionDetector):
         with torch.no_grad():
             module.fit_scales(torch.from_numpy(found.validation[0]))
     # The later half of the calibration part is for the metrics, so that no figure stems from what it was fitted to.
     half = len(normal) // 2
     given, held = export.outputs(module, normal[:half]), export.outputs(module, normal[half:])
+    if isinstance(module, LevelDetector):
+        module.fit_scales(torch.cat(windows))
     scale = module.scaling.scale.numpy()
     table = None
     if args.task == "anomaly":
@@ -106,7 +129,9 @@ def run(args: argparse.Namespace) -> int:
 
 def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
     """The untrained module for task, family and method, scaled to the training part."""
-    values = found.train[0].reshape(-1, len(found.channels))
+    level = args.task == "anomaly" and args.method == "level"  # its levels are those of the whole recording
+    seen = [found.train[0], found.validation[0], found.calibration[0]] if level else [found.train[0]]
+    values = np.concatenate(seen).reshape(-1, len(found.channels))
     mean = torch.from_numpy(np.nan_to_num(np.nanmean(values, axis=0)).astype(np.float32))
     scale = torch.from_numpy(np.nan_to_num(np.nanstd(values, axis=0)).astype(np.float32))
     scale = torch.where(
@@ -118,7 +143,9 @@ def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
         return Classifier(args.family, args.hidden, mean, scale, len(found.classes))
     if args.method == "reconstruction":
         return ReconstructionDetector(args.family, args.hidden, mean, scale, args.length)
-    return ResidualDetector(args.family, args.hidden, mean, scale)
+    if args.method == "residual":
+        return ResidualDetector(args.family, args.hidden, mean, scale)
+    return LevelDetector(args.family, args.hidden, mean, scale, args.length)
 
 
 def _check(args: argparse.Namespace) -> None:

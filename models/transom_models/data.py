@@ -97,10 +97,12 @@ def windows(recording: Recording, length: int, horizon: int = 0) -> tuple[NDArra
 
 
 def load(
-    paths: Sequence[Path], task: str, length: int, horizon: int, channels: Sequence[str] = (), label: str | None = None
-) -> Dataset:
-    """60 % of each file's windows train, 15 % stop the training, 25 % calibrate; by time, with a window's length left
-    out between the parts, so that no row is in two. Classes: windows whose rows all carry one label."""
+    paths: Sequence[Path], task: str, length: int, horizon: int, channels: Sequence[str] = (), label: str | None = None,
+    apart: int | None = None,
+) -> Dataset:  # fmt: skip
+    """60 % of each file's windows train, 15 % stop the training, 25 % calibrate; by time, with `apart` windows left out
+    between the parts (None: a window's length, so that no row is in two). Classes: windows whose rows all carry one
+    label."""
     recordings = [read(p, channels, label if task == "classify" else None) for p in paths]
     names = recordings[0].channels
     for recording in recordings:
@@ -130,7 +132,9 @@ def load(
         for part, wanted, edge in zip(parts, targets, edges.astype(int), strict=True):
             part.append(found[begin:edge])
             wanted.append(target[begin:edge])
-            begin = min(edge + length + horizon, len(found)) if task != "classify" else edge
+            begin = (
+                min(edge + (length + horizon if apart is None else apart), len(found)) if task != "classify" else edge
+            )
     joined = [(np.concatenate(p), np.concatenate(t)) for p, t in zip(parts, targets, strict=True)]
     if min(len(p) for p, _ in joined) < 8:
         rows = sum(len(r.times) for r in recordings)

@@ -8,5 +8,6 @@ from transom_models.tasks.anomaly import ReconstructionDetector, ResidualDetecto
 from transom_models.tasks.classify import Classifier
 from transom_models.tasks.common import QUANTILES
 from transom_models.tasks.forecast import Forecaster
+from transom_models.tasks.level import LevelDetector
 
-__all__ = ["QUANTILES", "Classifier", "Forecaster", "ReconstructionDetector", "ResidualDetector"]
+__all__ = ["QUANTILES", "Classifier", "Forecaster", "LevelDetector", "ReconstructionDetector", "ResidualDetector"]
