@@ -13,7 +13,7 @@ from torch import nn
 
 from transom.core.model import Channel, Manifest
 from transom.errors import ModelError
-from transom_models import data, evaluation, export, recipe
+from transom_models import data, evaluation, export, recipe, warm
 from transom_models.families import FAMILIES
 from transom_models.tasks import (
     QUANTILES,
@@ -30,11 +30,12 @@ EXAMPLES = """\
 transom train --data normal.csv --task anomaly --family lstm --output pump.pt
 transom train --data jan.csv feb.csv --task forecast --family tcn --horizon 24 --output load.pt
 transom train --data moves.csv --task classify --label activity --family cnn --output moves.pt
+transom train --data autumn.csv --from pump.pt --output pump.pt
 transom train --recipe universal --output universal.pt"""
 
 HELD_GAP = 10  # steps that a trained model's last value is held
 LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
-PAYS = 0.9  # share of the untrained loss that a level detector's network has to come below, or it stays silent
+PAYS = 0.8  # share of the untrained loss that a level detector's network has to come below, or it stays silent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", choices=tuple(FAMILIES), default="lstm")
     parser.add_argument("--output", type=Path, required=True, metavar="MODEL", help="the model file to write")
     parser.add_argument("--recipe", metavar="FILE", help="make a shipped model again, by name or from a .toml file")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="MODEL",
+        help="go on from this model's weights; task, family, channels and sizes are its own, and the version the next",
+    )
     parser.add_argument(
         "--method",
         choices=("level", "residual", "reconstruction"),
@@ -76,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
         manifest, trained = recipe.make(recipe.read(args.recipe), args.output, args.seed)
         _report(console, manifest, args.output, trained.seconds)
         return 0
+    start = warm.read(args.start) if args.start else None
+    if start is not None:
+        warm.same_shape(args, start)
     _check(args)
     torch.set_num_threads(max(1, min(4, torch.get_num_threads())))
     horizon = args.horizon if args.task == "forecast" else 0
@@ -91,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(module, LevelDetector):
         module.fit_persistence(torch.cat(windows))
         untrained = validation_loss(module, found.validation)
+    if start is not None:
+        warm.go_on(module, start)
     trained = train(module, found.train, found.validation, Plan(epochs=args.epochs, seed=seed))
     if isinstance(module, LevelDetector):
         if not trained.loss < PAYS * untrained:  # less than that is chance in a short recording
@@ -115,7 +128,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         metrics = evaluation.classify(export.outputs(module, normal)["probability"], truth)
     manifest = Manifest(
-        name=args.name or args.output.stem, version="1", task=args.task, family=args.family,
+        name=args.name or args.output.stem, version=warm.next_version(start.manifest.version) if start else "1",
+        task=args.task, family=args.family,
         channels=tuple(Channel(c) for c in found.channels), length=args.length, step=found.step,
         min_steps=args.length, horizon=horizon, quantiles=QUANTILES if horizon else (), classes=found.classes,
         max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
