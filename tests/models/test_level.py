@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models.test_models import table
 
 from transom.cli import main
 from transom.core.model import PROMISED
@@ -30,6 +29,12 @@ def recording(rows: int, seed: int = 0) -> np.ndarray:
         coarse,
     ]
     return np.stack(x, 1).astype(np.float32)
+
+
+def written(path: Path, x: np.ndarray) -> Path:
+    rows = [f"{1_700_000_000 + i},{','.join(map(str, row))}" for i, row in enumerate(x.tolist())]
+    path.write_text("\n".join(["time,a,b,c,d", *rows, ""]))
+    return path
 
 
 def windows(x: np.ndarray) -> torch.Tensor:
@@ -152,11 +157,9 @@ def test_a_large_fault_leaves_no_mark_on_what_comes_after_it(detector: LevelDete
 
 
 def test_a_few_hundred_rows_are_enough_to_train_on(tmp_path: Path) -> None:
-    x = recording(400)
-    rows = "\n".join(f"{1_700_000_000 + i},{','.join(map(str, row))}" for i, row in enumerate(x.tolist()))
-    (tmp_path / "short.csv").write_text(f"time,a,b,c,d\n{rows}\n")
+    source = written(tmp_path / "short.csv", recording(400))
     output = tmp_path / "m.pt"
-    assert main(["train", "--data", str(tmp_path / "short.csv"), "--epochs", "3", "--output", str(output)]) == 0
+    assert main(["train", "--data", str(source), "--epochs", "3", "--output", str(output)]) == 0
     model = torchscript.load(output)
     given = model.infer(recording(64, seed=4)[None])
     assert np.isfinite(given["score"]).all()
@@ -164,7 +167,9 @@ def test_a_few_hundred_rows_are_enough_to_train_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["anomaly", "forecast"])
 def test_training_goes_on_from_a_model(task: str, tmp_path: Path) -> None:
-    source, model, again = table(tmp_path / "pump.csv", 1200), tmp_path / "pump.pt", tmp_path / "again.pt"
+    t = np.arange(1200)[:, None] / 5 + np.arange(4)
+    swinging = np.sin(t) + 0.05 * np.random.default_rng(3).standard_normal((1200, 4))
+    source, model, again = written(tmp_path / "pump.csv", swinging), tmp_path / "pump.pt", tmp_path / "again.pt"
     shape = ["--task", task, "--family", "gru", "--length", "24", "--hidden", "16", "--horizon", "3", "--epochs", "12"]
     assert main(["train", "--data", str(source), *shape, "--output", str(model)]) == 0
     assert main(["train", "--data", str(source), "--from", str(model), "--epochs", "1", "--output", str(again)]) == 0
@@ -178,7 +183,7 @@ def test_training_goes_on_from_a_model(task: str, tmp_path: Path) -> None:
 def test_a_model_that_does_not_fit_the_data_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, output = table(tmp_path / "pump.csv", 400), str(tmp_path / "m.pt")
+    source, output = written(tmp_path / "pump.csv", recording(400)), str(tmp_path / "m.pt")
     assert (
         main(["train", "--data", str(source), "--from", str(bundle.shipped_models()["universal"]), "--output", output])
         == 1
