@@ -76,18 +76,24 @@ def train(table: Table, folder: Path, family: str, seed: int = 0, rows: slice = 
     return model
 
 
-def replay(table: Table, model: Path, folder: Path, setting: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """setting: a line of TOML. -> score float64 [n], alert bool [n] of each row, by the newest window at its time."""
-    config = folder / "replay.toml"
+def replay(
+    tables: dict[str, Table], model: Path, folder: Path, setting: str
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """setting: a line of TOML. -> by name: score float64 [n], alert bool [n] of each row, by the newest window then."""
+    config, output = folder / "replay.toml", folder / "replay.jsonl"
     config.write_text(f'[streams.replay]\ntopic = "replay/{{series}}"\n{setting}\n')
-    output = folder / "replay.jsonl"
-    run("replay", write(folder / "whole.csv", table), "-c", config, "--model", model, "--output", output)
-    lines = [json.loads(line) for line in output.open()]
-    at = np.array([np.datetime64(line["time"][:-1]) for line in lines]).astype("datetime64[us]").astype(np.int64)
-    newest = np.searchsorted(at, table.times, side="right") - 1
-    score = np.array([line["score"] for line in lines])[newest]
-    alert = np.array([line["state"] == "alert" for line in lines])[newest]
-    return np.where(newest < 0, 0.0, score), alert & (newest >= 0)
+    paths = [write(folder / f"{name}.csv", table) for name, table in tables.items()]
+    run("replay", *paths, "-c", config, "--model", model, "--output", output)
+    lines: dict[str, list[tuple[np.datetime64, float, bool]]] = {name: [] for name in tables}
+    for text in output.open():
+        line = json.loads(text)
+        lines[line["series"]].append((np.datetime64(line["time"][:-1]), line["score"], line["state"] == "alert"))
+    found = {}
+    for name, table in tables.items():
+        at, score, alert = (np.array(column) for column in zip(*lines[name], strict=True))
+        newest = np.searchsorted(at.astype("datetime64[us]").astype(np.int64), table.times, side="right") - 1
+        found[name] = np.where(newest < 0, 0.0, score[newest]), alert[newest] & (newest >= 0)
+    return found
 
 
 def alerts(score: NDArray[np.float64], bar: float) -> NDArray[np.bool_]:
