@@ -13,6 +13,7 @@ from transom_models.families.rocket import Rocket
 from transom_models.tasks import (
     Classifier,
     Forecaster,
+    LevelDetector,
     PeriodicForecaster,
     ReconstructionDetector,
     ResidualDetector,
@@ -25,7 +26,9 @@ RATE = 2e-3  # of learning, where a module has none of its own
 
 def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
     """The untrained module for task, family and method, scaled to the training part."""
-    mean, scale = scaling(found.train[0])
+    level = by_level(args)  # its levels are those of the whole recording
+    seen = (found.train, found.validation, found.calibration) if level else (found.train,)
+    mean, scale = scaling(np.concatenate([part[0] for part in seen]))
     length = found.train[0].shape[1]
     if args.task == "forecast" and found.targets:
         return Forecaster(args.family, args.hidden, mean, scale, args.horizon, scaling(found.train[1]))
@@ -39,7 +42,13 @@ def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
         return Classifier(args.family, args.hidden, mean, scale, len(found.classes), period)
     if args.method == "reconstruction":
         return ReconstructionDetector(args.family, args.hidden, mean, scale, args.length)
-    return ResidualDetector(args.family, args.hidden, mean, scale)
+    if args.method == "residual":
+        return ResidualDetector(args.family, args.hidden, mean, scale)
+    return LevelDetector(args.family, args.hidden, mean, scale, args.length)
+
+
+def by_level(args: argparse.Namespace) -> bool:
+    return bool(args.task == "anomaly" and args.method == "level")
 
 
 def scaling(windows: NDArray[np.generic]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,18 +20,11 @@ transom train --data jan.csv feb.csv --task forecast --family tcn --horizon 24 -
 transom train --data run1.csv run2.csv … --task forecast --target rul --cap 125 --family scales --output wear.pt
 transom train --data moves.csv --task classify --label activity --family cnn --output moves.pt
 transom train --data appliances.ts.gz --task classify --family rocket --hidden 2400 --output appliance.pt
+transom train --data autumn.csv --from pump.pt --output pump.pt
 transom train --recipe universal --output universal.pt"""
 
-SHIPPED = (
-    "lstm",
-    "gru",
-    "rnn",
-    "cnn",
-    "tcn",
-    "fcn",
-    "scales",
-    "rocket",
-)  # the families, as transom_models.families has them
+# The families, as transom_models.families has them.
+SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="MODEL", help="the model file to write")
     parser.add_argument("--recipe", metavar="FILE", help="make a shipped model again, by name or from a .toml file")
     parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="MODEL",
+        help="go on from this model's weights; task, family, channels and sizes are its own, and the version the next",
+    )
+    parser.add_argument(
         "--method",
-        choices=("residual", "reconstruction"),
-        default="residual",
-        help="of anomaly: by the forecast's error, or by the window's reconstruction (default: residual)",
+        choices=("level", "residual", "reconstruction"),
+        default="level",
+        help="of anomaly: levels, liveliness and relations of the channels; the next step's error; or the window's "
+        "reconstruction (default: level)",
     )
     parser.add_argument(
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"

@@ -86,11 +86,11 @@ def examples(recording: Recording, length: int, horizon: int, lead: int) -> Part
 
 def load(
     paths: Sequence[Path], task: str, length: int, horizon: int, channels: Sequence[str] = (), label: str | None = None,
-    targets: Sequence[str] = (), cap: float = np.inf, min_steps: int | None = None,
+    targets: Sequence[str] = (), cap: float = np.inf, min_steps: int | None = None, apart: int | None = None,
 ) -> Dataset:  # fmt: skip
-    """60 % of each file's windows train, 15 % stop the training, 25 % calibrate; by time, with a window's length left
-    out between the parts, so that no row is in two. Runs that end in a failure go into one part whole, and cases are
-    dealt out class by class. Classes of rows: windows whose rows all carry one label.
+    """60 % of each file's windows train, 15 % stop the training, 25 % calibrate; by time, with `apart` windows left out
+    between the parts (None: a window's length, so that no row is in two). Runs that end in a failure go into one part
+    whole, and cases are dealt out class by class. Classes of rows: windows whose rows all carry one label.
 
     targets, cap: see `recordings`; min_steps: windows begin with so many steps of a run, those before it missing.
     """
@@ -131,7 +131,8 @@ def load(
         for k, edge in enumerate((np.cumsum(PARTS) * len(found)).astype(int)):
             parts[k].append(found[begin:edge])
             wanted[k].append(target[begin:edge])
-            begin = min(edge + length + horizon, len(found)) if task != "classify" else edge
+            gap = 0 if task == "classify" else length + horizon if apart is None else apart
+            begin = min(edge + gap, len(found))
     if not all(parts) or min(sum(map(len, p)) for p in parts) < 8:
         rows = sum(len(r.times) for r in recordings)
         raise RecordingError(

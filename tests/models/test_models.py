@@ -107,7 +107,7 @@ def test_train_makes_a_model_that_learned_and_repeats(task: str, family: str, tm
         "--family",
         family,
         "--epochs",
-        "8",
+        "20",
         "--length",
         "24",
         "--hidden",

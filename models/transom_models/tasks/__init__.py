@@ -8,5 +8,14 @@ from transom_models.tasks.anomaly import ReconstructionDetector, ResidualDetecto
 from transom_models.tasks.classify import Classifier
 from transom_models.tasks.common import QUANTILES
 from transom_models.tasks.forecast import Forecaster, PeriodicForecaster
+from transom_models.tasks.level import LevelDetector
 
-__all__ = ["QUANTILES", "Classifier", "Forecaster", "PeriodicForecaster", "ReconstructionDetector", "ResidualDetector"]
+__all__ = [
+    "QUANTILES",
+    "Classifier",
+    "Forecaster",
+    "LevelDetector",
+    "PeriodicForecaster",
+    "ReconstructionDetector",
+    "ResidualDetector",
+]
