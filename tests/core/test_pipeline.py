@@ -416,3 +416,14 @@ def test_silences_among_anomalies_are_told_alike_in_any_split(
             assert {t["id"] for t in told} <= begun
             for i, t in enumerate(told):
                 assert t["event"] == "raise" or any(u["event"] == "raise" and u["id"] == t["id"] for u in told[:i])
+
+
+def test_a_burst_of_what_had_waited_is_no_rhythm_whose_pauses_are_losses() -> None:
+    """One a second; then a minute's worth at once, as after an outage; then one a second again."""
+    pipeline = simple()
+    pipeline.process([Message("plant/a/x", b"1", T0 + 1000 * i) for i in range(30)])
+    pipeline.process([Message("plant/a/x", b"1", T0 + 90_000 + i // 20) for i in range(60)])
+    pipeline.process([Message("plant/a/x", b"1", T0 + 91_000 + 1000 * i) for i in range(30)])
+    counts = pipeline.accounts()["s"]
+    assert counts["accepted"] == 120
+    assert (counts["gaps"], counts["missing"]) == (1, 60)  # until the burst: who has no time of its own cannot say more

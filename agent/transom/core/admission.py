@@ -46,11 +46,11 @@ class GridSpec:
 class Admitted:
     """A batch sorted by series (stable: in order of arrival within each), with each reading's fate.
 
-    order: int64 [n], the sorting; first: bool [n], where a series begins; series, channel, time, value, received:
-    the readings' columns in that order; fate: uint8 [n]; closed: int64 [n], up to where steps were closed before each;
-    received_before: int64 [n], arrival of the reading before, NEVER for a first one; resync: the index (in order
-    of arrival) of the first reading with which its series must start anew, or None; ahead: True when it is because
-    its clock is ahead.
+    order: int64 [n], the sorting; first: bool [n], where a series begins; series, channel, time, value, received,
+    arrival: the readings' columns in that order; fate: uint8 [n]; closed: int64 [n], up to where steps were closed
+    before each; received_before: int64 [n], arrival of the reading before, NEVER for a first one; resync: the index
+    (in order of arrival) of the first reading with which its series must start anew, or None; ahead: True when it is
+    because its clock is ahead.
     """
 
     order: NDArray[np.int64]
@@ -60,6 +60,7 @@ class Admitted:
     time: NDArray[np.int64]
     value: NDArray[np.float64]
     received: NDArray[np.int64]
+    arrival: NDArray[np.bool_]
     fate: NDArray[np.uint8]
     closed: NDArray[np.int64]
     received_before: NDArray[np.int64]
@@ -154,8 +155,9 @@ class Admission(Table):
         )  # our own clock was set back
         begin = int(order[resync].min()) if resync.any() else None
         return Admitted(
-            order, first, s, channel, time, readings.value[order], received, fate, closed, received_before, late_run,
-            late_since, ahead_run, ahead_since, begin, begin is not None and bool(ahead[order == begin].any()),
+            order, first, s, channel, time, readings.value[order], received, arrival, fate, closed, received_before,
+            late_run, late_since, ahead_run, ahead_since, begin,
+            begin is not None and bool(ahead[order == begin].any()),
         )  # fmt: skip
 
     def _ahead(

@@ -111,7 +111,7 @@ class Grid(Table):
         silences.append(self._came_back(batch))
         self.admission.commit(batch)
         ok = batch.fate == Fate.ACCEPTED
-        self.rhythm.hear(batch.series[ok], batch.channel[ok], batch.time[ok])
+        self.rhythm.hear(batch.series[ok], batch.channel[ok], batch.time[ok], batch.arrival[ok])
         steps.append(self.filling.fill(*self._aggregate(batch)))
 
     def shift(self, jump: int) -> None:

@@ -15,6 +15,7 @@ from transom.core.table import Table
 
 KEPT = 8  # intervals that make a rhythm
 REGULAR = 1.5  # the longest of them over the shortest, at most
+LEAST_BY_ARRIVAL = 20_000  # µs: what waited somewhere arrives in bursts, whose pace says nothing of the sensor
 HOLE = 2.5  # times the typical interval: longer is a hole
 
 
@@ -30,19 +31,24 @@ class Rhythm(Table):
         self.intervals = np.zeros((0, channels, KEPT), np.float32)
         self.counts = {"gaps": 0, "missing": 0}
 
-    def hear(self, series: NDArray[np.int32], channel: NDArray[np.int64], time: NDArray[np.int64]) -> None:
-        """Accepted readings, by series and in order of arrival; time: int64 [n] µs."""
+    def hear(
+        self, series: NDArray[np.int32], channel: NDArray[np.int64], time: NDArray[np.int64],
+        arrival: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
+        """Accepted readings, by series and in order of arrival; time: int64 [n] µs; arrival: bool [n], True where it
+        is the time of arrival."""
         if not len(series):
             return
         key = series.astype(np.int64) * self.channels + channel
         if self.channels > 1:
             order = np.argsort(key, kind="stable")
-            key, time = key[order], time[order]
+            key, time, arrival = key[order], time[order], arrival[order]
         first = segments.starts(key)
         last = self.last.reshape(-1)
         before = segments.max_before(time, first, last[key])
         interval = np.where(before == NEVER, 0, time - np.where(before == NEVER, time, before)).astype(np.float32)
-        ahead = interval > 0  # out of order, or the first: no interval
+        # Out of order, or the first: no interval.
+        ahead = (interval > 0) & ~(arrival & (interval < LEAST_BY_ARRIVAL))
         np.maximum.at(last, key, time)
         key, interval = key[ahead], interval[ahead]
         if not len(key):
