@@ -17,10 +17,14 @@ from transom.errors import ModelError
 EXAMPLES = """\
 transom train --data normal.csv --task anomaly --family lstm --output pump.pt
 transom train --data jan.csv feb.csv --task forecast --family tcn --horizon 24 --output load.pt
+transom train --data run1.csv run2.csv … --task forecast --target rul --cap 125 --family scales --output wear.pt
 transom train --data moves.csv --task classify --label activity --family cnn --output moves.pt
+transom train --data appliances.ts.gz --task classify --family rocket --hidden 2400 --output appliance.pt
+transom train --data autumn.csv --from pump.pt --output pump.pt
 transom train --recipe universal --output universal.pt"""
 
-SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn")  # the families, as transom_models.families has them
+# The families, as transom_models.families has them.
+SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,22 +33,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="CSV files (plain or .gz) of normal running, or with labels",
+        help="CSV files (plain or .gz) of normal running, or with labels; .ts files of cases; .txt tables of runs to "
+        "failure: unit, cycle, measurements",
     )
     parser.add_argument("--task", choices=("forecast", "anomaly", "classify"), default="anomaly")
     parser.add_argument("--family", default="lstm", help=f"{', '.join(SHIPPED)} (default: lstm)")
     parser.add_argument("--output", type=Path, required=True, metavar="MODEL", help="the model file to write")
     parser.add_argument("--recipe", metavar="FILE", help="make a shipped model again, by name or from a .toml file")
     parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="MODEL",
+        help="go on from this model's weights; task, family, channels and sizes are its own, and the version the next",
+    )
+    parser.add_argument(
         "--method",
-        choices=("residual", "reconstruction"),
-        default="residual",
-        help="of anomaly: by the forecast's error, or by the window's reconstruction (default: residual)",
+        choices=("level", "residual", "reconstruction"),
+        default="level",
+        help="of anomaly: levels, liveliness and relations of the channels; the next step's error; or the window's "
+        "reconstruction (default: level)",
     )
     parser.add_argument(
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"
     )
     parser.add_argument("--label", help="the column that holds each row's class, a number")
+    parser.add_argument(
+        "--target", nargs="+", default=[], metavar="COLUMN",
+        help="of forecast: columns that are no inputs; `rul` is made where missing: steps to the file's end",
+    )  # fmt: skip
+    parser.add_argument("--cap", type=float, default=float("inf"), help="the largest `rul` (default: none)")
+    parser.add_argument(
+        "--period", type=int, help="steps of a day or shift; 1: none (default: found in the training part)"
+    )
+    parser.add_argument("--min-steps", type=int, help="steps before a series' first window (default: --length)")
     parser.add_argument("--length", type=int, default=64, help="steps in a window (default: 64)")
     parser.add_argument("--horizon", type=int, default=12, help="steps to forecast (default: 12)")
     parser.add_argument("--hidden", type=int, default=32, help="width of the network (default: 32)")
@@ -82,9 +104,9 @@ def _check(args: argparse.Namespace) -> None:
         return
     if not args.data:
         raise ModelError("--data", "is missing", "name CSV files, or --recipe universal")
-    for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1)):
-        if getattr(args, name) < least:
-            raise ModelError(f"--{name}", f"{getattr(args, name)} is too small", f"at least {least}")
+    for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1), ("period", 1), ("min_steps", 1)):
+        if (given := getattr(args, name)) is not None and given < least:
+            raise ModelError(f"--{name.replace('_', '-')}", f"{given} is too small", f"at least {least}")
 
 
 def _report(console: Console, manifest: Manifest, path: Path, seconds: float) -> None:

@@ -1,10 +1,5 @@
-"""Recordings to training windows, through the tables that replay reads: the same cells, the same times.
+"""Recordings to training windows: files in, float32 windows in three parts out; a window never crosses a gap."""
 
-CSV files in, float32 windows out; a window never crosses a gap.
-"""
-
-import gzip
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,67 +7,35 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.core.tables import read_table
 from transom.errors import RecordingError
+from transom_models.cases import is_cases, read_cases
+from transom_models.recordings import REMAINING, Recording, aimed, read
+from transom_models.runs import is_runs, read_runs
 
-LABELS = ("anomaly", "changepoint", "label", "class")
 GAP = 10  # median steps without a row that end a segment
 REGULAR = 0.8  # share of steps that must equal the median for the data to have a step
+PARTS = (0.60, 0.15, 0.25)  # train, validation, calibration
+GOLDEN = 0.6180339887  # multiples of it, modulo 1, are spread evenly however many there are
 
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """One file. times: int64 µs [n]; values: float32 [n, C]; labels: float64 [n], NaN without a label column."""
-
-    name: str
-    channels: tuple[str, ...]
-    times: NDArray[np.int64]
-    values: NDArray[np.float32]
-    labels: NDArray[np.float64]
+Part = tuple[NDArray[np.float32], NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Windows by part: train, validation and calibration are blocks of time in this order. values: [N, T, C]; target:
-    float32 [N, H, C] for a forecast, int64 [N] for classes, empty otherwise. step: ms, None when irregular."""
+    """Windows by part: train, validation and calibration are blocks of time in this order, or whole runs, or cases.
+
+    values: [N, T, C]; target: float32 [N, H, C] for a forecast (C the targets where there are any), int64 [N] for
+    classes, empty otherwise. step: ms, None when irregular. lead: steps from a window's last to its target's first.
+    """
 
     channels: tuple[str, ...]
     step: int | None
-    train: tuple[NDArray[np.float32], NDArray[np.generic]]
-    validation: tuple[NDArray[np.float32], NDArray[np.generic]]
-    calibration: tuple[NDArray[np.float32], NDArray[np.generic]]
+    train: Part
+    validation: Part
+    calibration: Part
     classes: tuple[str, ...] = ()
-
-
-def read(path: Path, channels: Sequence[str] = (), label: str | None = None) -> Recording:
-    """Raises RecordingError for files that cannot be read, or that lack a channel or hold cells that are no number."""
-    try:
-        raw = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115  # the next lines do
-    except OSError as error:
-        raise RecordingError(str(path), error.strerror or str(error), "give a CSV file") from None
-    with io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as text:
-        table = read_table(text, str(path))
-        blocks = list(table.blocks)
-    if table.bad.count:
-        first = table.bad.cells[0]
-        raise RecordingError(
-            f"{path}:{first.line}",
-            f"{table.bad.count} cells are no number or time, first {first.text!r} in column {first.column!r}",
-            "mend or remove them: a model learns what it is given",
-        )  # fmt: skip
-    times = np.concatenate([t for t, _ in blocks])
-    values = np.concatenate([v for _, v in blocks])
-    label = label or next((n for n in table.names if n.lower() in LABELS), None)
-    names = tuple(channels) or tuple(n for n in table.names if n.lower() not in LABELS and n != label)
-    missing = [n for n in [*names, *([label] if label else [])] if n not in table.names]
-    if missing or not names:
-        raise RecordingError(
-            str(path), f"has no column {', '.join(missing) or 'to learn from'}", f"it has {', '.join(table.names)}"
-        )
-    order = np.argsort(times, kind="stable")
-    labels = values[:, table.names.index(label)] if label else np.full(len(times), np.nan)
-    columns = [table.names.index(n) for n in names]
-    return Recording(path.stem, names, times[order], values[order][:, columns].astype(np.float32), labels[order])
+    targets: tuple[str, ...] = ()
+    lead: int = 1
 
 
 def regular_step(recordings: Sequence[Recording]) -> int | None:
@@ -96,12 +59,51 @@ def windows(recording: Recording, length: int, horizon: int = 0) -> tuple[NDArra
     return np.ascontiguousarray(view[ends - total + 1].transpose(0, 2, 1)), ends
 
 
+def padded(recording: Recording, steps: int) -> Recording:
+    """With missing steps before the first, so that there are windows from early on, as a gateway has them."""
+    n, gap = len(recording.times), int(np.median(np.diff(recording.times))) if len(recording.times) > 1 else 1
+    times = np.concatenate([recording.times[:1] - gap * np.arange(steps, 0, -1), recording.times])
+
+    def before(columns: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([np.full((steps, columns.shape[1]), np.nan, np.float32), columns])
+
+    targets = None if recording.targets is None else before(recording.targets)
+    labels = np.concatenate([np.full(steps, np.nan), recording.labels])
+    return Recording(recording.name, recording.channels, times[: n + steps], before(recording.values), labels, targets)
+
+
+def examples(recording: Recording, length: int, horizon: int, lead: int) -> Part:
+    """Windows [N, T, C] and what comes `lead` steps after each one's last: [N, H, C_targets]."""
+    if recording.targets is None:
+        found, _ = windows(recording, length, horizon + lead - 1)
+        return found[:, :length], found[:, length + lead - 1 :]
+    joined = np.concatenate([recording.values, recording.targets], 1)
+    both = Recording(recording.name, recording.channels, recording.times, joined, recording.labels)
+    found, _ = windows(both, length, horizon + lead - 1)
+    c = recording.values.shape[1]
+    return np.ascontiguousarray(found[:, :length, :c]), np.ascontiguousarray(found[:, length + lead - 1 :, c:])
+
+
 def load(
-    paths: Sequence[Path], task: str, length: int, horizon: int, channels: Sequence[str] = (), label: str | None = None
-) -> Dataset:
-    """60 % of each file's windows train, 15 % stop the training, 25 % calibrate; by time, with a window's length left
-    out between the parts, so that no row is in two. Classes: windows whose rows all carry one label."""
-    recordings = [read(p, channels, label if task == "classify" else None) for p in paths]
+    paths: Sequence[Path], task: str, length: int, horizon: int, channels: Sequence[str] = (), label: str | None = None,
+    targets: Sequence[str] = (), cap: float = np.inf, min_steps: int | None = None, apart: int | None = None,
+) -> Dataset:  # fmt: skip
+    """60 % of each file's windows train, 15 % stop the training, 25 % calibrate; by time, with `apart` windows left out
+    between the parts (None: a window's length, so that no row is in two). Runs that end in a failure go into one part
+    whole, and cases are dealt out class by class. Classes of rows: windows whose rows all carry one label.
+
+    targets, cap: see `recordings`; min_steps: windows begin with so many steps of a run, those before it missing.
+    """
+    if any(is_cases(p) for p in paths):
+        return load_cases(paths, task, channels)
+    recordings: list[Recording] = []
+    for path in paths:
+        if is_runs(path):
+            recordings += [aimed(r, targets, cap) if targets else r for r in read_runs(path)]
+        else:
+            recordings.append(read(path, channels, label if task == "classify" else None, targets, cap))
+    if min_steps is not None and min_steps < length:
+        recordings = [padded(r, length - min_steps) for r in recordings]
     names = recordings[0].channels
     for recording in recordings:
         if recording.channels != names:
@@ -110,33 +112,79 @@ def load(
                 f"has the channels {', '.join(recording.channels)}",
                 f"the first file has {', '.join(names)}",
             )
+    lead = 0 if targets and not set(targets) & set(names) else 1
+    whole = REMAINING in targets and REMAINING not in names
     parts: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
-    targets: tuple[list[NDArray[np.generic]], ...] = ([], [], [])
-    classes = (
-        tuple(f"{c:g}" for c in np.unique(np.concatenate([r.labels for r in recordings]))) if task == "classify" else ()
-    )
-    if task == "classify" and len([c for c in classes if c != "nan"]) < 2:
-        raise RecordingError(str(paths[0]), "holds fewer than two classes", "name the column of numbers with --label")
-    for recording in recordings:
-        found, ends = windows(recording, length, horizon)
-        target: NDArray[np.generic] = found[:, length:] if horizon else np.zeros((len(found), 0), np.float32)
-        found = found[:, :length]
-        if task == "classify":
-            labels = np.searchsorted(np.array([float(c) for c in classes]), recording.labels)
-            pure = np.array([len(set(labels[e - length + 1 : e + 1])) == 1 for e in ends], bool)
-            found, target = found[pure], labels[ends[pure]]
-        edges = np.cumsum([0.60, 0.15, 0.25]) * len(found)
+    wanted: tuple[list[NDArray[np.generic]], ...] = ([], [], [])
+    classes = _classes(recordings, str(paths[0])) if task == "classify" else ()
+    for i, recording in enumerate(recordings):
+        if task == "forecast":
+            found, target = examples(recording, length, horizon, lead)
+        else:
+            found, target = _now(recording, length, classes)
+        if whole:
+            part = int(np.searchsorted(np.cumsum(PARTS)[:2], i * GOLDEN % 1, side="right"))
+            parts[part].append(found)
+            wanted[part].append(target)
+            continue
         begin = 0
-        for part, wanted, edge in zip(parts, targets, edges.astype(int), strict=True):
-            part.append(found[begin:edge])
-            wanted.append(target[begin:edge])
-            begin = min(edge + length + horizon, len(found)) if task != "classify" else edge
-    joined = [(np.concatenate(p), np.concatenate(t)) for p, t in zip(parts, targets, strict=True)]
-    if min(len(p) for p, _ in joined) < 8:
+        for k, edge in enumerate((np.cumsum(PARTS) * len(found)).astype(int)):
+            parts[k].append(found[begin:edge])
+            wanted[k].append(target[begin:edge])
+            gap = 0 if task == "classify" else length + horizon if apart is None else apart
+            begin = min(edge + gap, len(found))
+    if not all(parts) or min(sum(map(len, p)) for p in parts) < 8:
         rows = sum(len(r.times) for r in recordings)
         raise RecordingError(
             str(paths[0]),
             f"gives too few windows of {length} steps in {rows} rows",
             "record longer, or take a smaller --length",
         )
-    return Dataset(names, regular_step(recordings), joined[0], joined[1], joined[2], classes)
+    train, validation, calibration = (
+        (np.concatenate(p), np.concatenate(t)) for p, t in zip(parts, wanted, strict=True)
+    )
+    return Dataset(names, regular_step(recordings), train, validation, calibration, classes, tuple(targets), lead)
+
+
+def load_cases(paths: Sequence[Path], task: str, channels: Sequence[str] = ()) -> Dataset:
+    """Cases of .ts files, whose windows are as long as the longest case. channels: names for theirs, in order."""
+    if task != "classify":
+        raise RecordingError(str(paths[0]), "holds labelled cases", "they are for --task classify")
+    read_all = [read_cases(p) for p in paths]
+    values, labels = read_all[0][0], [label for _, found in read_all for label in found]
+    if any(v.shape[1:] != values.shape[1:] for v, _ in read_all):
+        raise RecordingError(str(paths[0]), "has cases of another shape than the others", "train on one kind of case")
+    values = np.concatenate([v for v, _ in read_all])
+    names = tuple(channels) or tuple(f"channel{i + 1}" for i in range(values.shape[2]))
+    if len(names) != values.shape[2]:
+        raise RecordingError(str(paths[0]), f"has {values.shape[2]} channels", f"--channels names {len(names)}")
+    classes = tuple(sorted(set(labels)))
+    target = np.array([classes.index(label) for label in labels], np.int64)
+    # Within each class the golden ratio deals the cases out, so that each part has its share of each class.
+    place = np.concatenate([[GOLDEN * i % 1 for i in range(n)] for n in np.bincount(target, minlength=len(classes))])
+    part = np.empty(len(target), int)
+    part[np.argsort(target, kind="stable")] = np.searchsorted(np.cumsum(PARTS)[:2], place, side="right")
+    train, validation, calibration = ((values[part == k], target[part == k]) for k in range(3))
+    if min(len(validation[0]), len(calibration[0])) < len(classes) or len(classes) < 2:
+        raise RecordingError(str(paths[0]), f"has {len(labels)} cases of {len(classes)} classes", "it takes more")
+    return Dataset(names, None, train, validation, calibration, classes)
+
+
+def _classes(recordings: Sequence[Recording], place: str) -> tuple[str, ...]:
+    labels = np.unique(np.concatenate([r.labels for r in recordings]))
+    classes = tuple(f"{c:g}" for c in labels[np.isfinite(labels)])
+    if len(classes) < 2:
+        raise RecordingError(place, "holds fewer than two classes", "name the column of numbers with --label")
+    return classes
+
+
+def _now(recording: Recording, length: int, classes: tuple[str, ...]) -> Part:
+    """Windows, and the class of each where there are classes, without those that hold more than one."""
+    found, ends = windows(recording, length)
+    if not classes:
+        return found, np.zeros((len(found), 0), np.float32)
+    known = np.isfinite(recording.labels)
+    labels = np.searchsorted(np.array([float(c) for c in classes]), np.where(known, recording.labels, 0))
+    labels = np.where(known, labels, -1)
+    pure = np.array([len(set(labels[e - length + 1 : e + 1])) == 1 and labels[e] >= 0 for e in ends], bool)
+    return found[pure], labels[ends[pure]]

@@ -6,13 +6,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 
-def forecast(predicted: Array, truth: Array, last: Array, scale: Array) -> dict[str, float]:
+def forecast(predicted: Array, truth: Array, last: Array | None, scale: Array) -> dict[str, float]:
     """predicted: [N, H, C, Q] (0.1 … 0.9); truth: [N, H, C]; last: [N, C]; scale: [C]. Errors in units of scale.
 
-    naive: the error of repeating the last value; coverage: share of truth between the outer quantiles, 0.8 wanted.
+    naive: the error of repeating the last value, or without one of the truth's own mean; coverage: share of truth
+    between the outer quantiles, 0.8 wanted.
     """
     error = (predicted[..., predicted.shape[-1] // 2] - truth) / scale
-    naive = (last[:, None] - truth) / scale
+    naive = ((np.nanmean(truth, axis=0) if last is None else last[:, None]) - truth) / scale
     known = np.isfinite(truth)
     inside = (truth >= predicted[..., 0]) & (truth <= predicted[..., -1])
     return {

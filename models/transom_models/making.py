@@ -8,17 +8,26 @@ from datetime import UTC, datetime
 
 import numpy as np
 import torch
-from torch import nn
 
 from transom.core.model import Channel, Manifest
 from transom.errors import ModelError
-from transom_models import data, evaluation, export, recipe
+from transom_models import data, evaluation, export, recipe, warm
+from transom_models.building import build, by_level, learn
 from transom_models.families import FAMILIES
-from transom_models.tasks import QUANTILES, Classifier, Forecaster, ReconstructionDetector, ResidualDetector
-from transom_models.training import Plan, train
+from transom_models.tasks import (
+    QUANTILES,
+    Forecaster,
+    LevelDetector,
+    PeriodicForecaster,
+    ReconstructionDetector,
+    ResidualDetector,
+)
+from transom_models.tasks.level import parts
+from transom_models.training import validation_loss
 
 HELD_GAP = 10  # steps that a trained model's last value is held
 LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
+PAYS = 0.8  # share of the untrained loss that a level detector's network has to come below, or it stays silent
 
 
 def make(args: argparse.Namespace) -> tuple[Manifest, float]:
@@ -28,21 +37,56 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     if args.recipe is not None:
         manifest, trained = recipe.make(recipe.read(args.recipe), args.output, args.seed)
         return manifest, trained.seconds
+    start = warm.read(args.start) if args.start else None
+    if start is not None:
+        warm.same_shape(args, start)
     if args.family not in FAMILIES:
         raise ModelError("--family", f"there is no family {args.family!r}", f"choose from {', '.join(FAMILIES)}")
     horizon = args.horizon if args.task == "forecast" else 0
-    found = data.load(args.data, args.task, args.length, horizon, args.channels, args.label)
+    apart = parts(args.length)[1] if by_level(args) else None  # tails must not overlap; histories may
+    found = data.load(
+        args.data,
+        args.task,
+        args.length,
+        horizon,
+        args.channels,
+        args.label,
+        args.target,
+        args.cap,
+        args.min_steps,
+        apart,
+    )
+    length = found.train[0].shape[1]
     seed = args.seed or 0
     torch.manual_seed(seed)
     module = build(args, found)
-    trained = train(module, found.train, found.validation, Plan(epochs=args.epochs, seed=seed))
     normal, truth = found.calibration
-    if isinstance(module, ResidualDetector | ReconstructionDetector):
+    windows = [torch.from_numpy(part[0]) for part in (found.train, found.validation, found.calibration)]
+    untrained = float("inf")
+    if isinstance(module, LevelDetector):
+        module.fit_persistence(torch.cat(windows))
+        untrained = validation_loss(module, found.validation)
+    if start is not None:
+        warm.go_on(module, start)
+    trained = learn(module, found, args.epochs, seed)
+    if isinstance(module, LevelDetector):
+        if not trained.loss < PAYS * untrained:  # less than that is chance in a short recording
+            module.silence()
+        module.fit_scales(torch.cat(windows[:2]))  # once more below, when the calibration part has been judged
+    elif isinstance(module, ResidualDetector | ReconstructionDetector):
         with torch.no_grad():
             module.fit_scales(torch.from_numpy(found.validation[0]))
     # The later half of the calibration part is for the metrics, so that no figure stems from what it was fitted to.
     half = len(normal) // 2
+    if isinstance(module, Forecaster | PeriodicForecaster):
+        with torch.no_grad():
+            module.fit_spread(
+                np.concatenate([found.validation[0], normal[:half]]),
+                np.concatenate([found.validation[1], truth[:half]]),
+            )
     given, held = export.outputs(module, normal[:half]), export.outputs(module, normal[half:])
+    if isinstance(module, LevelDetector):
+        module.fit_scales(torch.cat(windows))
     scale = module.scaling.scale.numpy()
     table = None
     if args.task == "anomaly":
@@ -50,33 +94,21 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         bar = float(np.quantile(given["score"], 0.99))
         metrics = evaluation.anomaly(held["score"], bar, held["expected"], normal[half:, -1], scale)
     elif args.task == "forecast":
-        metrics = evaluation.forecast(held["forecast"], truth[half:], normal[half:, -1], scale)
+        target = scale if isinstance(module, PeriodicForecaster) else module.target.scale.numpy()
+        metrics = evaluation.forecast(
+            held["forecast"], truth[half:], None if found.targets else normal[half:, -1], target
+        )
     else:
         metrics = evaluation.classify(export.outputs(module, normal)["probability"], truth)
     manifest = Manifest(
-        name=args.name or args.output.stem, version="1", task=args.task, family=args.family,
-        channels=tuple(Channel(c) for c in found.channels), length=args.length, step=found.step,
-        min_steps=args.length, horizon=horizon, quantiles=QUANTILES if horizon else (), classes=found.classes,
+        name=args.name or args.output.stem, version=warm.next_version(start.manifest.version) if start else "1",
+        task=args.task, family=args.family,
+        channels=tuple(Channel(c) for c in found.channels), length=length, step=found.step,
+        min_steps=min(args.min_steps or length, length), horizon=horizon, quantiles=QUANTILES if horizon else (),
+        classes=found.classes, targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
         max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
         data=", ".join(p.name for p in args.data), metrics=metrics, torch=torch.__version__.split("+")[0],
         created=datetime.now(UTC).strftime("%Y-%m-%d"),
     )  # fmt: skip
     manifest = export.export(module, manifest, args.output, normal[:256])
     return manifest, trained.seconds
-
-
-def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
-    """The untrained module for task, family and method, scaled to the training part."""
-    values = found.train[0].reshape(-1, len(found.channels))
-    mean = torch.from_numpy(np.nan_to_num(np.nanmean(values, axis=0)).astype(np.float32))
-    scale = torch.from_numpy(np.nan_to_num(np.nanstd(values, axis=0)).astype(np.float32))
-    scale = torch.where(
-        scale > 1e-6 * mean.abs() + 1e-12, scale, 1e-2 * mean.abs() + 1e-6
-    )  # a channel that never moved
-    if args.task == "forecast":
-        return Forecaster(args.family, args.hidden, mean, scale, args.horizon)
-    if args.task == "classify":
-        return Classifier(args.family, args.hidden, mean, scale, len(found.classes))
-    if args.method == "reconstruction":
-        return ReconstructionDetector(args.family, args.hidden, mean, scale, args.length)
-    return ResidualDetector(args.family, args.hidden, mean, scale)

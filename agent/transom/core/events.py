@@ -21,6 +21,7 @@ class Predictions:
     the window's last step; value: float32 [B, C], the last step, NaN where missing; score float32 [B], p_value
     float64 [B], state uint8 [B] (alerts.State); expected float32 [B, C], interval float32 [B, C, 2], contribution
     float32 [B, C], forecast float32 [B, H, C, Q], probability float32 [B, K]: None where the task gives none.
+    targets: the names of a forecast's C where they are not the channels; lead: steps from `end` to its first.
     """
 
     stream: str
@@ -38,6 +39,8 @@ class Predictions:
     forecast: NDArray[np.float32] | None = None
     probability: NDArray[np.float32] | None = None
     quantiles: tuple[float, ...] = ()
+    targets: tuple[str, ...] = ()
+    lead: int = 1
     classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

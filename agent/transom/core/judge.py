@@ -63,7 +63,8 @@ class Judge:
             extra: dict[str, Any] = {
                 "forecast": outputs["forecast"],
                 "quantiles": self.manifest.quantiles,
-                "step": self.manifest.step,
+                "targets": tuple(c.name for c in self.manifest.targets),
+                "lead": self.manifest.lead,
             }
             return Events([Predictions(**common, state=state, **extra)])
         if self.manifest.task == "classify":

@@ -42,6 +42,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     step: milliseconds of a grid step, or None when a step is one reading. length: steps in a window (T).
     stride: steps between windows. min_steps: steps seen before the first window is due (the missing ones are NaN).
     learning: windows of a series that are watched before it may raise an alert. max_gap: milliseconds a value is held.
+    targets: what a forecast is about, where that is not the inputs. lead: steps from the window's last to the
+    forecast's first: 1, or 0 for a target that is no input and so is unknown at the window's end too.
     content_sha256: digest of the archive's members except the manifest (see runtimes/archive.py); it does not cover
     what stands here, such as the calibration: to pin a model take the digest of the file.
     """
@@ -57,6 +59,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     min_steps: int = 1
     learning: int = 0
     horizon: int = 0
+    targets: tuple[Channel, ...] = ()
+    lead: int = 1
     aggregate: Aggregate = "last"
     max_gap: int | None = None
     quantiles: tuple[float, ...] = ()
@@ -97,7 +101,7 @@ class Windows:
 
 
 # The keys that a task promises (first axis B); `interval` float32 [B, C, 2] may come with `expected`.
-#   forecast  forecast [B, H, C, Q] quantiles in raw units
+#   forecast  forecast [B, H, C, Q] quantiles in raw units, C the targets where the manifest names any
 #   anomaly   score [B] >= 0; contribution [B, C] summing to score; expected [B, C] in raw units
 #   classify  probability [B, K] summing to 1
 Outputs = Mapping[str, NDArray[np.float32]]

@@ -68,9 +68,11 @@ def lines(batch: Predictions) -> Iterator[bytes]:
     ):
         if array is not None:
             columns.append((name, _by_name(batch.channels, array)))
-    if batch.forecast is not None:  # [B, H, C, Q] -> by channel, H lists of Q quantiles
-        columns.append(("forecast", _by_name(batch.channels, batch.forecast.transpose(0, 2, 1, 3))))
+    if batch.forecast is not None:  # [B, H, C, Q] -> by target, H lists of Q quantiles
+        names = [batch.targets] * len(batch) if batch.targets else batch.channels
+        columns.append(("forecast", _by_name(names, batch.forecast.transpose(0, 2, 1, 3))))
         columns.append(("quantiles", [_encode(batch.quantiles)] * len(batch)))
+        columns.append(("lead", [_encode(batch.lead)] * len(batch)))
     if batch.probability is not None:
         columns.append(("probability", _by_name([batch.classes] * len(batch), batch.probability)))
     columns.append(("state", [_STATES[state] for state in batch.state.tolist()]))

@@ -18,7 +18,7 @@ def problem(manifest: Manifest) -> tuple[str, str] | None:
     names = [c.name for c in manifest.channels]
     m = manifest
     at_least_one = {"length": m.length, "stride": m.stride, "min_steps": m.min_steps}
-    not_negative = {"learning": m.learning, "horizon": m.horizon}
+    not_negative = {"learning": m.learning, "horizon": m.horizon, "lead": m.lead}
     if m.format not in FORMATS:
         return "format", f"{m.format} is not known here (known: {', '.join(map(str, FORMATS))})"
     for text, value in (("name", m.name), ("version", m.version), ("family", m.family)):
@@ -53,6 +53,11 @@ def _task_problem(m: Manifest) -> tuple[str, str] | None:
             return "horizon", f"{m.horizon}; a forecast has 1 step or more"
         if not m.quantiles:
             return "quantiles", "none; a forecast has 1 or more"
+        targets = [c.name for c in m.targets]
+        if "" in targets or len(set(targets)) < len(targets) or len(targets) > MAX_CHANNELS:
+            return "targets", f"{targets[:8]}; each needs a name of its own"
+    elif m.targets:
+        return "targets", "only a forecast has targets"
     if any(not 0 < q < 1 for q in m.quantiles) or any(a >= b for a, b in pairwise(m.quantiles)):
         return "quantiles", f"{list(m.quantiles)} must ascend within 0 and 1"
     if m.task == "classify" and (len(m.classes) < 2 or len(set(m.classes)) < len(m.classes)):

@@ -207,7 +207,7 @@ def _row_shapes(m: Manifest) -> dict[str, tuple[int, ...]]:
     """The shape of a row of each output; `interval` alone may be left out."""
     channels = len(m.channels)
     shapes: dict[str, tuple[int, ...]] = {
-        "forecast": (m.horizon, channels, len(m.quantiles)),
+        "forecast": (m.horizon, len(m.targets) or channels, len(m.quantiles)),
         "score": (),
         "contribution": (channels,),
         "expected": (channels,),

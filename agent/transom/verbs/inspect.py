@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transom.core.model import PROMISED, Manifest, manifest_as_dict
+from transom.core.model import PROMISED, Channel, Manifest, manifest_as_dict
 from transom.runtimes import bundle, torchscript
 from transom.settings.quantities import format_duration
 
@@ -89,6 +89,8 @@ def rows(model: torchscript.TorchScriptModel, latency: dict[int, float]) -> Iter
     yield "task", f"{m.task}: {', '.join(PROMISED[m.task])}"
     yield "family", f"{m.family}, {model.parameters:,} parameters"
     yield "channels", channels(m)
+    if m.targets:
+        yield "targets", named(m.targets)
     yield from _windows(m)
     if m.classes:
         yield "classes", ", ".join(m.classes)
@@ -108,7 +110,11 @@ def rows(model: torchscript.TorchScriptModel, latency: dict[int, float]) -> Iter
 def channels(m: Manifest) -> str:
     if m.any_sensor:
         return "any sensor"
-    return ", ".join(f"{c.name} [{c.unit}]" if c.unit else c.name for c in m.channels)
+    return named(m.channels)
+
+
+def named(channels: tuple[Channel, ...]) -> str:
+    return ", ".join(f"{c.name} [{c.unit}]" if c.unit else c.name for c in channels)
 
 
 def _windows(m: Manifest) -> Iterator[tuple[str, str]]:
@@ -125,7 +131,10 @@ def _windows(m: Manifest) -> Iterator[tuple[str, str]]:
     if m.max_gap is not None:
         yield "gaps", f"a value is held for {format_duration(m.max_gap)}"
     if m.horizon:
-        yield "horizon", f"{m.horizon} step{'s' * (m.horizon != 1)}"
+        begin = (
+            "from the window's last step" if m.lead == 0 else f"from {m.lead} after the window" if m.lead > 1 else ""
+        )
+        yield "horizon", f"{m.horizon} step{'s' * (m.horizon != 1)} {begin}".rstrip()
     if m.quantiles:
         yield "quantiles", ", ".join(f"{q:g}" for q in m.quantiles)
 

@@ -1,0 +1,76 @@
+"""From arguments and windows to a trained module: which one, scaled to what, and how it learns. Needs torch."""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from transom_models import data, periods
+from transom_models.families.rocket import Rocket
+from transom_models.tasks import (
+    Classifier,
+    Forecaster,
+    LevelDetector,
+    PeriodicForecaster,
+    ReconstructionDetector,
+    ResidualDetector,
+)
+from transom_models.tasks.classify import vary
+from transom_models.training import Plan, Trained, train
+
+RATE = 2e-3  # of learning, where a module has none of its own
+
+
+def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
+    """The untrained module for task, family and method, scaled to the training part."""
+    level = by_level(args)  # its levels are those of the whole recording
+    seen = (found.train, found.validation, found.calibration) if level else (found.train,)
+    mean, scale = scaling(np.concatenate([part[0] for part in seen]))
+    length = found.train[0].shape[1]
+    if args.task == "forecast" and found.targets:
+        return Forecaster(args.family, args.hidden, mean, scale, args.horizon, scaling(found.train[1]))
+    if args.task == "forecast":
+        period = args.period or (periods.period(found.train[0]) if args.family == "cnn" else 1)
+        if args.family == "cnn" and period > 1 and length >= 2 * period:
+            return PeriodicForecaster(mean, scale, length, args.horizon, period)
+        return Forecaster(args.family, args.hidden, mean, scale, args.horizon)
+    if args.task == "classify":
+        period = args.period or periods.turns(found.train[0])
+        return Classifier(args.family, args.hidden, mean, scale, len(found.classes), period)
+    if args.method == "reconstruction":
+        return ReconstructionDetector(args.family, args.hidden, mean, scale, args.length)
+    if args.method == "residual":
+        return ResidualDetector(args.family, args.hidden, mean, scale)
+    return LevelDetector(args.family, args.hidden, mean, scale, args.length)
+
+
+def by_level(args: argparse.Namespace) -> bool:
+    return bool(args.task == "anomaly" and args.method == "level")
+
+
+def scaling(windows: NDArray[np.generic]) -> tuple[torch.Tensor, torch.Tensor]:
+    """windows: [N, T, C], NaN where missing -> mean and scale [C] of each channel."""
+    values = windows.reshape(-1, windows.shape[2])
+    mean = torch.from_numpy(np.nan_to_num(np.nanmean(values, axis=0)).astype(np.float32))
+    scale = torch.from_numpy(np.nan_to_num(np.nanstd(values, axis=0)).astype(np.float32))
+    scale = torch.where(
+        scale > 1e-6 * mean.abs() + 1e-12, scale, 1e-2 * mean.abs() + 1e-6
+    )  # a channel that never moved
+    return mean, scale
+
+
+def learn(module: nn.Module, found: data.Dataset, epochs: int, seed: int) -> Trained:
+    """Trains in place; random kernels are solved for instead, on the training and the validation part."""
+    if isinstance(module, Classifier) and isinstance(module.body, Rocket):
+        begun = time.monotonic()
+        parts = found.train, found.validation
+        right = module.solve(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
+        module.eval()
+        return Trained(1, 1 - right, time.monotonic() - begun)
+    # Of a few cases an epoch must still be some steps.
+    batch = max(8, min(64, len(found.train[0]) // 8)) if isinstance(module, Classifier) else 64
+    plan = Plan(epochs=epochs, batch=batch, seed=seed, rate=getattr(module, "rate", RATE))
+    return train(module, found.train, found.validation, plan, vary if isinstance(module, Classifier) else None)
