@@ -222,7 +222,9 @@ class Sensors:
         self.sent = 0  # readings of each series
         self.times: list[float] = []  # when each round was sent
         Sensors.latest = self
-        self._client = client("sensors", port, host)
+        self._up: float | None = None  # since when the connection is there
+        self._client = client("sensors", port, host, lambda _: setattr(self, "_up", time.monotonic()))
+        self._client.on_disconnect = lambda *_: setattr(self, "_up", None)
         self._given = self._taken = 0  # publications; those that the broker has acknowledged
         self._client.on_publish = self._heard
         self._stop = threading.Event()
@@ -239,10 +241,12 @@ class Sensors:
         return json.dumps({"value": value(series, number), "time": time_ms / 1000, "n": number}).encode()
 
     def round(self) -> None:
-        """One reading of each series."""
+        """One reading of each series, once the connection is there. Not right at its beginning: paho would send new
+        messages before those that it sends again, and a sensor that sends out of order has late readings."""
+        wait_until(lambda: self._up is not None and time.monotonic() - self._up > 0.5, 120, "no broker")
         self.times.append(time.monotonic())
         for s in range(self.series):
-            self._client.publish(self.topic(s), self.body(s, self.sent), 1)  # without a connection it waits
+            self._client.publish(self.topic(s), self.body(s, self.sent), 1)  # it waits if the connection ends
             self._given += 1
         self.sent += 1
 
