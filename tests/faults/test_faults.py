@@ -79,7 +79,7 @@ def test_a_soak_grows_nothing(outcome: Outcome) -> None:
     kept(outcome())
 
 
-@pytest.mark.fault("flood")
+@pytest.mark.fault("flood", scale=3)
 def test_a_flood_at_qos_1_is_bounded_and_loses_nothing(outcome: Outcome) -> None:
     kept(outcome())
 
@@ -94,7 +94,7 @@ def test_a_link_that_is_gone_for_a_minute_loses_nothing(outcome: Outcome) -> Non
     kept(outcome())
 
 
-@pytest.mark.fault("flood-qos-0")
+@pytest.mark.fault("flood-qos-0", scale=3)
 def test_a_flood_at_qos_0_is_bounded_and_what_is_shed_is_counted(outcome: Outcome) -> None:
     kept(outcome())
 
