@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
 from transom.core.events import Events
-from transom.core.model import ANY, Channel, Manifest
+from transom.core.model import ANY, CalibrationTable, Channel, Manifest
 from transom.core.payloads import PayloadSpec
 from transom.core.pipeline import Message, Pipeline, StreamSpec, Turn
 from transom.dialects.plain import publications
@@ -427,3 +427,46 @@ def test_a_burst_of_what_had_waited_is_no_rhythm_whose_pauses_are_losses() -> No
     counts = pipeline.accounts()["s"]
     assert counts["accepted"] == 120
     assert (counts["gaps"], counts["missing"]) == (1, 60)  # until the burst: who has no time of its own cannot say more
+
+
+class Loudness:
+    """A detector of one named channel whose score is the value's size; on normal data it is exponential."""
+
+    sha256 = ""
+
+    def __init__(self) -> None:
+        table = CalibrationTable(
+            scores=(0.0, 1.0, 5.0), p_values=(1.0, float(np.exp(-1)), float(np.exp(-5))), tail_scale=1.0
+        )
+        self.manifest = Manifest(
+            name="loud", version="1", task="anomaly", family="none", channels=(Channel("x"),), length=1, learning=50,
+            calibration=table,
+        )  # fmt: skip
+
+    def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        size = np.abs(values[:, -1])
+        return {"score": size[:, 0], "contribution": size, "expected": np.zeros_like(size)}
+
+
+def heard(values: list[float]) -> list[tuple[str, int]]:
+    """(event, minute) of the alerts over one value a minute, one a month allowed."""
+    pipeline = Pipeline([(StreamSpec("s", "plant/{device}/{channel}", budget=1 / 2_592_000_000), Loudness())])
+    told = []
+    for i, value in enumerate(values):
+        events = pipeline.process([Message("plant/a/x", b"%.4f" % value, T0 + 60_000 * i)])
+        told += [(alert.event, i) for alert in events.alerts if alert.event != "update"]
+    return told
+
+
+def test_a_long_fault_does_not_become_usual_while_it_is_told_of() -> None:
+    rng = np.random.default_rng(5)
+    quiet = np.minimum(rng.exponential(size=700), 6.0).tolist()
+    told = heard([*quiet[:500], *([15.0] * 60), *quiet[500:], 16.0])
+    assert told == [("raise", 500), ("clear", 564), ("raise", 760)]
+
+
+def test_what_goes_on_for_very_long_is_a_new_usual() -> None:
+    rng = np.random.default_rng(6)
+    told = heard([*np.minimum(rng.exponential(size=500), 6.0), *(15.0 + rng.exponential(size=4000))])
+    assert told[0] == ("raise", 500)
+    assert "clear" in [event for event, _ in told]

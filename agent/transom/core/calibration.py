@@ -82,8 +82,15 @@ class Calibration(Table):
         above = np.maximum(u - self.u0, 0.0) / beta - np.log(zeta)
         return np.asarray(np.where(u > self.u0, above, -np.log(np.clip(below, SMALLEST, 1.0))))
 
-    def learn(self, series: NDArray[np.int32], u: NDArray[np.float64], end: NDArray[np.int64]) -> None:
-        """Takes the windows that end at `end` (µs) as seen. series are distinct."""
+    def learn(
+        self, series: NDArray[np.int32], u: NDArray[np.float64], end: NDArray[np.int64],
+        normal: NDArray[np.bool_] | None = None,
+    ) -> None:  # fmt: skip
+        """Takes the windows that end at `end` (µs) as seen. series are distinct; normal: bool [n], False for those of
+        an anomaly, which teach nothing of what is usual (default: all are normal)."""
+        self._beat(series, end)
+        if normal is not None:
+            series, u = series[normal], u[normal]
         _, beta = self._tail(series)
         fade = np.where(self.n[series] >= MEMORY, MEMORY / (MEMORY + 1.0), 1.0)
         over = u > self.u0
@@ -91,6 +98,9 @@ class Calibration(Table):
         self.n[series] = self.n[series] * fade + 1.0
         self.exceeding[series] = self.exceeding[series] * fade + over
         self.excess[series] = self.excess[series] * fade + excess
+
+    def _beat(self, series: NDArray[np.int32], end: NDArray[np.int64]) -> None:
+        """Learns the rhythm of the windows."""
         last = self.last_end[series]
         # The mean of the first 100 intervals, then a slow average that a single gap does not carry away.
         taken = np.minimum(self.windows[series], 100)

@@ -18,6 +18,7 @@ from transom.core.intake import Intake, names_of
 from transom.core.model import Manifest, Outputs, Windows
 from transom.core.own import Own
 
+ACCEPT = 1000  # windows of an alert after which it teaches what is usual
 HIGHEST_BAR = 0.2  # a budget so large that more windows would exceed it says nothing
 _CHANGES: dict[int, Literal["raise", "update", "clear"]] = {
     Change.RAISE: "raise",
@@ -104,6 +105,8 @@ class Judge:
             state[rows], change[rows] = self.alerts.step(
                 ids, end, clean[rows].astype(np.float64), over, calm, critical, learning, news
             )
+            if self.own is None:
+                self.calibration.learn(ids, u[rows], end, self._teaches(ids, end, over))
             p_value[rows] = shown
             since[rows], peak[rows] = self.alerts.since[ids], self.alerts.peak[ids]
             severity[rows] = self.alerts.severity[ids]
@@ -113,11 +116,11 @@ class Judge:
         self, ids: NDArray[np.int32], end: NDArray[np.int64], u: NDArray[np.float64], value: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None, NDArray[np.float64]]:
         """p-value of each window, the one to be shown (1 for what is no news), whether it is news for an alert, and
-        why: float64 [n, 3], side, habit and level (see `Told`), NaN where there are none; the windows are learned."""
+        why: float64 [n, 3], side, habit and level (see `Told`), NaN where there are none. What a series' own past
+        says is learned here; where the model's score decides, after the verdict."""
         why = np.full((len(ids), 3), np.nan)
         if self.own is None:
             p = self.calibration.p_value(ids, u)
-            self.calibration.learn(ids, u, end)
             return p, p, None, why
         p, shown, fresh = np.ones(len(ids)), np.ones(len(ids)), np.zeros(len(ids), bool)
         known = np.isfinite(value)
@@ -126,6 +129,12 @@ class Judge:
         fresh[known] = told.lately | (self.threshold is not None)
         why[known] = np.stack([told.side, told.usual, told.level], 1)
         return p, shown, fresh, why
+
+    def _teaches(self, ids: NDArray[np.int32], end: NDArray[np.int64], over: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """bool [n]: False for a window that keeps an alert up, until that has lasted ACCEPT windows: a fault must not
+        become usual while it is told of, and what goes on for so long is a new usual."""
+        lasted = (end - self.alerts.since[ids]) / 1000.0 * self.calibration.windows_per_ms(ids)
+        return ~(over & self.alerts.active[ids] & (lasted < ACCEPT))
 
     def _per_window(self, ids: NDArray[np.int32]) -> NDArray[np.float64]:
         """float64 [n]: false alarms allowed a window."""
@@ -154,7 +163,9 @@ class Judge:
         if change != Change.CLEAR and interval is not None and np.isfinite(why[0]):
             text += by_its_past(float(predictions.value[i, 0]), interval[0], int(why[0]), why[1], why[2])
         if change == Change.CLEAR:
-            text = f"{text}: back to normal after {lasted(time - since)}, peak score {peak:.3g}"
+            text = (
+                f"{text}: {_ended(predictions.value[i], interval)} after {lasted(time - since)}, peak score {peak:.3g}"
+            )
         order = np.argsort(-contribution, kind="stable").tolist() if contribution is not None else []
         return Alert(
             id=alert_id(predictions.stream, predictions.series[i], "anomaly", since), event=_CHANGES[change],
@@ -258,6 +269,14 @@ class Judge:
         (self.own or self.calibration).restore(state["calibration"])
         self.alerts.restore(state["alerts"])
         self.counts = dict(state["counts"])
+
+
+def _ended(value: NDArray[Any], interval: NDArray[Any] | None) -> str:
+    """What may be said at the end of an alert: a model that follows a new level is no proof that it is right."""
+    if interval is None or not np.isfinite(interval).all() or not np.isfinite(value).all():
+        return "no longer unusual"
+    inside = (interval[:, 0] <= value) & (value <= interval[:, 1])
+    return "as expected again" if bool(inside.all()) else "no longer unusual"
 
 
 def _plain(value: Any) -> float | None:
