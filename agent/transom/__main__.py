@@ -1,7 +1,5 @@
 """`python -m transom` is the command `transom`."""
 
-import sys
+from transom.cli import command
 
-from transom.cli import main
-
-sys.exit(main())
+command()
