@@ -247,12 +247,17 @@ def shutdown(folder: Path, scale: float = 1, seed: int = 0) -> Report:
 
 
 def soak(folder: Path, scale: float = 1, seed: int = 0) -> Report:
-    """An ordinary load for 3 minutes: memory, threads and file descriptors must not grow."""
+    """An ordinary load for 3 minutes: memory, threads and file descriptors must not grow. Before them everything that
+    is bounded fills, and the first snapshot under load is written, whose copy of all state is memory that stays."""
     del seed
     with everything(folder) as (_, agent, sensors, heard):
         rows: list[tuple[float, int, int, int]] = []
         with sensors.running(RATE):
+            wait_until(lambda: len(heard.health) > 0, 60, "no health report")
+            written = heard.health[-1]["journal"]["snapshots"]
             time.sleep(WARM * min(1.0, scale))
+            wait_until(lambda: heard.health[-1]["journal"]["snapshots"] > written, 240, "no snapshot")
+            time.sleep(5)
             end = time.monotonic() + 180 * scale
             while time.monotonic() < end:
                 proc = Path(f"/proc/{agent.pid}")
