@@ -29,14 +29,14 @@ class ResidualDetector(nn.Module):
         raw = self.head(self.body(features(z, known))).view(-1, self.channels, 3)
         return ordered(raw) + last_known(z, known)[:, :, None]  # [B, C, 3]
 
-    def residual(self, window: Tensor) -> Tensor:
+    def residual(self, window: Tensor, predicted: Tensor) -> Tensor:  # predicted: as `scaled` gives it
         z, known = self.scaling(window[:, -1:])
-        return (z[:, 0] - self.scaled(window)[:, :, 1]) * known[:, 0]  # [B, C], 0 where missing
+        return (z[:, 0] - predicted[:, :, 1]) * known[:, 0]  # [B, C], 0 where missing
 
     def forward(self, window: Tensor) -> dict[str, Tensor]:
         predicted = self.scaled(window)
         raw = predicted * self.scaling.scale[:, None] + self.scaling.mean[:, None]
-        contribution = ((self.residual(window) / self.usual).clamp(-1e9, 1e9) ** 2) / self.channels
+        contribution = ((self.residual(window, predicted) / self.usual).clamp(-1e9, 1e9) ** 2) / self.channels
         interval = torch.stack([raw[:, :, 0], raw[:, :, 2]], 2)
         return {
             "score": contribution.sum(1),
@@ -51,7 +51,7 @@ class ResidualDetector(nn.Module):
 
     def fit_scales(self, windows: Tensor) -> None:
         """windows: [N, T, C] of normal running: the usual size of each channel's residual."""
-        self.usual = (self.residual(windows) ** 2).mean(0).sqrt().clamp(min=1e-3)
+        self.usual = (self.residual(windows, self.scaled(windows)) ** 2).mean(0).sqrt().clamp(min=1e-3)
 
 
 class ReconstructionDetector(nn.Module):
