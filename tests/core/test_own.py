@@ -5,6 +5,7 @@ import pytest
 
 from transom.core.events import by_its_past
 from transom.core.habit import HOUR, Habits
+from transom.core.hold import ACCEPT
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.news import Records
 from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
@@ -201,3 +202,46 @@ def test_a_busy_night_is_told_by_what_is_usual_at_that_hour() -> None:
     assert [step for step, _ in told if step >= 28 * 48]
     assert "usually 2" in told[-1][1]  # some 20, at midnight
     assert "at this hour" in told[-1][1]
+
+
+class TestHold:
+    """Alerts that a series' own past has raised, by a budget of one a month at a value a minute."""
+
+    def told(self, values: np.ndarray, minutes: int = 1) -> list[tuple[str, int]]:
+        class Band:
+            sha256 = ""
+            manifest = Manifest(
+                name="band", version="1", task="anomaly", family="none", channels=(Channel(ANY),), length=2, learning=60
+            )
+
+            def infer(self, windows: np.ndarray) -> dict[str, np.ndarray]:
+                score = np.ones(len(windows), np.float32)
+                return {"score": score, "contribution": score[:, None], "expected": np.nan_to_num(windows[:, -1])}
+
+        pipeline = Pipeline([(StreamSpec("s", "plant/{device}", budget=1 / 2_592_000_000), Band())])
+        found = []
+        for i, value in enumerate(values):
+            at = 1_700_006_400_000 + 60_000 * minutes * i
+            events = pipeline.process([Message("plant/a", b"%.4f" % value, at)])
+            found += [(alert.event, i) for alert in events.alerts if alert.event != "update"]
+        return found
+
+    def test_an_alert_stays_up_while_the_value_stays_away_and_ends_when_it_is_back(self) -> None:
+        quiet = np.random.default_rng(0).normal(size=900)
+        quiet[600:680] += 40
+        (raised, begun), (cleared, over) = self.told(quiet)
+        assert (raised, begun, cleared) == ("raise", 600, "clear")
+        assert 684 <= over < 700
+
+    def test_a_spike_is_over_after_five_windows(self) -> None:
+        quiet = np.random.default_rng(1).normal(size=700)
+        quiet[600] += 40
+        assert self.told(quiet) == [("raise", 600), ("clear", 605)]
+
+    def test_what_stays_for_long_is_a_new_usual(self) -> None:
+        quiet = np.random.default_rng(2).normal(size=600 + 2 * ACCEPT)
+        quiet[600:] += 40
+        told = self.told(quiet)
+        assert told[0] == ("raise", 600)
+        assert told[1][0] == "clear"
+        assert ACCEPT <= told[1][1] - 600 < ACCEPT + 20

@@ -14,11 +14,11 @@ from transom.core.alerts import CALM, CALM_SCORE, CRITICAL, SEVERITIES, Alerts, 
 from transom.core.calibration import Calibration
 from transom.core.events import Alert, Events, Predictions, by_its_past, lasted, sentence
 from transom.core.grid import Silence
+from transom.core.hold import ACCEPT
 from transom.core.intake import Intake, names_of
 from transom.core.model import Manifest, Outputs, Windows
 from transom.core.own import Own
 
-ACCEPT = 1000  # windows of an alert after which it teaches what is usual
 HIGHEST_BAR = 0.2  # a budget so large that more windows would exceed it says nothing
 _CHANGES: dict[int, Literal["raise", "update", "clear"]] = {
     Change.RAISE: "raise",
@@ -102,10 +102,16 @@ class Judge:
             p, shown, news, why[rows] = self._p_values(ids, end, u[rows], windows.values[rows, -1, 0])
             over, calm, critical = self._bars(ids, p, clean[rows])
             over, calm = over & ~unscored[rows], calm & ~unscored[rows]
+            value = windows.values[rows, -1, 0].astype(np.float64)
+            if self.own is not None:
+                calm &= self.own.hold.over(ids, value, why[rows][:, 1])
             state[rows], change[rows] = self.alerts.step(
                 ids, end, clean[rows].astype(np.float64), over, calm, critical, learning, news
             )
-            if self.own is None:
+            if self.own is not None:
+                begun = change[rows] == Change.RAISE
+                self.own.hold.begin(ids[begun], value[begun], *why[rows][begun].T)
+            else:
                 self.calibration.learn(ids, u[rows], end, self._teaches(ids, end, over))
             p_value[rows] = shown
             since[rows], peak[rows] = self.alerts.since[ids], self.alerts.peak[ids]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from transom.core.calibration import SMALLEST, Calibration
 from transom.core.habit import Habits
+from transom.core.hold import Hold
 from transom.core.news import Records
 from transom.core.novelty import Situations
 from transom.core.table import Table
@@ -51,7 +52,7 @@ class Own:
 
     def __init__(self, interval: float | None) -> None:
         """interval: ms between windows when the grid is timed; None = learned per series."""
-        self.habits, self.situations, self.records = Habits(), Situations(), Records()
+        self.habits, self.situations, self.records, self.hold = Habits(), Situations(), Records(), Hold()
         self.calibration = Calibration(None, interval, TAIL, PRIOR)
 
     def judge(
@@ -89,4 +90,4 @@ class Own:
 
     def _rooms(self) -> Iterator[tuple[str, Table]]:
         yield from (("habits", self.habits), ("situations", self.situations), ("records", self.records),
-                    ("calibration", self.calibration))  # fmt: skip
+                    ("calibration", self.calibration), ("hold", self.hold))  # fmt: skip
