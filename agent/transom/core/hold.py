@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from transom.core.table import Table
 
-ACCEPT = 1000  # windows after which what goes on is a new usual
+ACCEPT = 1000  # windows after which what goes on is a new usual, at most
 BACK = 0.5  # of the distance at the raise
 HOUR = (
     1  # the side (see `own.Told`) in which the value is strange for the hour: where it should be moves with the habit
@@ -31,13 +31,15 @@ class Hold(Table):
         self.windows = np.zeros(0, np.int32)
 
     def over(
-        self, series: NDArray[np.int32], value: NDArray[np.float64], usual: NDArray[np.float64]
-    ) -> NDArray[np.bool_]:
-        """bool [n]: an alert of these series may end. value, usual: float64 [n], of this window; counts it."""
+        self, series: NDArray[np.int32], value: NDArray[np.float64], usual: NDArray[np.float64],
+        longest: NDArray[np.float64],
+    ) -> NDArray[np.bool_]:  # fmt: skip
+        """bool [n]: an alert of these series may end. value, usual: float64 [n], of this window, which is counted;
+        longest: float64 [n], windows after which it may in any case."""
         self.windows[series] += 1
         should = np.where(self.habit[series], usual, self.before[series])
         stays = np.abs(value - should) > BACK * self.away[series]  # False where either is unknown
-        return np.asarray(~stays | (self.windows[series] > ACCEPT))
+        return np.asarray(~stays | (self.windows[series] > np.minimum(longest, ACCEPT)))
 
     def begin(
         self, series: NDArray[np.int32], value: NDArray[np.float64], side: NDArray[np.float64],

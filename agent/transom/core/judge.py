@@ -17,7 +17,7 @@ from transom.core.grid import Silence
 from transom.core.hold import ACCEPT
 from transom.core.intake import Intake, names_of
 from transom.core.model import Manifest, Outputs, Windows
-from transom.core.own import Own
+from transom.core.own import Own, told_again
 
 HIGHEST_BAR = 0.2  # a budget so large that more windows would exceed it says nothing
 _CHANGES: dict[int, Literal["raise", "update", "clear"]] = {
@@ -104,7 +104,7 @@ class Judge:
             over, calm = over & ~unscored[rows], calm & ~unscored[rows]
             value = windows.values[rows, -1, 0].astype(np.float64)
             if self.own is not None:
-                calm &= self.own.hold.over(ids, value, why[rows][:, 1])
+                calm &= self.own.hold.over(ids, value, why[rows][:, 1], told_again(self._per_window(ids)))
             state[rows], change[rows] = self.alerts.step(
                 ids, end, clean[rows].astype(np.float64), over, calm, critical, learning, news
             )

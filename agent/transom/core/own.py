@@ -27,6 +27,11 @@ BEYOND = 0.2  # slope after the last of them
 HUGE = 1e30  # values beyond count as this
 
 
+def told_again(per_window: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64 [n], windows: who may be told of a false alarm once a day is told again after half a day."""
+    return np.asarray(0.5 / np.maximum(per_window, 1e-12))
+
+
 class Told(NamedTuple):
     """p_value: float64 [n], of the window; news: bool [n], larger than all in memory; lately: bool [n], than those of
     the time in which one false alarm is allowed; side: int8 [n], what is strange: 0 the value, 1 the value at such an
@@ -69,8 +74,7 @@ class Own:
         novelty, side = self.situations.novelty(series, v, departure)
         surprise = self.calibration.surprise(series, novelty)
         self.calibration.learn(series, novelty, end)
-        # Whoever may be told once a day is told again after half a day.
-        news, lately = self.records.news(series, surprise, 0.5 / np.maximum(per_window, 1e-12))
+        news, lately = self.records.news(series, surprise, told_again(per_window))
         return Told(realised(surprise), news, lately, side, v - departure, self.situations.level[series])
 
     def resize(self, size: int) -> None:
