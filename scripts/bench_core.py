@@ -10,7 +10,8 @@ import numpy as np
 from transom.core.admission import GridSpec
 from transom.core.events import Events
 from transom.core.model import ANY, Channel, Manifest
-from transom.core.pipeline import Message, Pipeline, StreamSpec
+from transom.core.pipeline import Message, Pipeline
+from transom.core.stream import StreamSpec
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--series", type=int, default=1000)

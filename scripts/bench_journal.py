@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from transom.core.model import ANY, Channel, Manifest
-from transom.core.pipeline import Message, Pipeline, StreamSpec, Turn
+from transom.core.pipeline import Message, Pipeline, Turn
+from transom.core.stream import StreamSpec
 from transom.edge.inbox import Token
 from transom.edge.journal import Durability, Journal
 from transom.edge.keeper import Keeper

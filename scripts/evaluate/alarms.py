@@ -15,7 +15,8 @@ import normal
 import numpy as np
 
 from transom.core.model import Model
-from transom.core.pipeline import Message, Pipeline, StreamSpec
+from transom.core.pipeline import Message, Pipeline
+from transom.core.stream import StreamSpec
 from transom.runtimes import bundle, torchscript
 
 BUDGETS = {"1/day": 86_400_000, "1/week": 604_800_000, "1/month": 2_592_000_000}  # ms to an alarm

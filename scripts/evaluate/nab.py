@@ -21,7 +21,8 @@ from transom.core.alerts import State
 from transom.core.habit import Habits
 from transom.core.model import Model
 from transom.core.news import Records
-from transom.core.pipeline import Message, Pipeline, StreamSpec
+from transom.core.pipeline import Message, Pipeline
+from transom.core.stream import StreamSpec
 from transom.runtimes import bundle, torchscript
 
 PUBLISHED = (

@@ -10,7 +10,8 @@ from transom.core.model import ANY, Channel, Manifest
 from transom.core.news import Records
 from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
 from transom.core.own import Own, realised
-from transom.core.pipeline import Message, Pipeline, StreamSpec
+from transom.core.pipeline import Message, Pipeline
+from transom.core.stream import StreamSpec
 
 ONE = np.zeros(1, np.int32)
 T0 = 1_700_000_000_000_000 // (168 * HOUR) * (168 * HOUR)  # µs, the start of a week

@@ -16,7 +16,8 @@ from transom.core.alerts import AlertSpec
 from transom.core.events import Events
 from transom.core.model import ANY, CalibrationTable, Channel, Manifest
 from transom.core.payloads import PayloadSpec
-from transom.core.pipeline import Message, Pipeline, StreamSpec, Turn
+from transom.core.pipeline import Message, Pipeline, Turn
+from transom.core.stream import StreamSpec
 from transom.dialects.plain import publications
 
 T0 = 1_700_000_000_000

@@ -7,7 +7,8 @@ import numpy as np
 
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.payloads import PayloadSpec
-from transom.core.pipeline import Message, Pipeline, StreamSpec
+from transom.core.pipeline import Message, Pipeline
+from transom.core.stream import StreamSpec
 
 
 class Quiet:

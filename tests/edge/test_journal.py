@@ -13,7 +13,8 @@ import pytest
 
 from transom.core.events import Events
 from transom.core.model import ANY, Channel, Manifest
-from transom.core.pipeline import Message, Pipeline, StreamSpec, Turn
+from transom.core.pipeline import Message, Pipeline, Turn
+from transom.core.stream import StreamSpec
 from transom.dialects.plain import Publication
 from transom.edge import journal as journalling
 from transom.edge import keeper as keeping

@@ -8,7 +8,8 @@ import pytest
 
 from transom.core.admission import GridSpec
 from transom.core.model import ANY, Channel, Manifest
-from transom.core.pipeline import Message, Pipeline, StreamSpec, Turn
+from transom.core.pipeline import Message, Pipeline, Turn
+from transom.core.stream import StreamSpec
 from transom.edge import packing, past
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper

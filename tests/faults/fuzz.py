@@ -12,7 +12,8 @@ from accounts import KINDS, Report, balanced
 
 from transom.core.admission import GridSpec
 from transom.core.model import Channel, Manifest
-from transom.core.pipeline import Message, Pipeline, StreamSpec
+from transom.core.pipeline import Message, Pipeline
+from transom.core.stream import StreamSpec
 from transom.dialects.plain import publications
 
 T0 = 1_700_000_000_000

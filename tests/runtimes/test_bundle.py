@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from runtimes.samples import LstmAnomaly, compiled, forge, manifest, members_of, sample
 from transom.core.model import decode_manifest
-from transom.core.pipeline import Pipeline, StreamSpec
+from transom.core.pipeline import Pipeline
+from transom.core.stream import StreamSpec
 from transom.edge.assembly import describe
 from transom.errors import ModelError
 from transom.runtimes import archive, bundle, torchscript

@@ -5,16 +5,15 @@ arrival; value: a finite float, or the PayloadError that says why it is none, so
 other. Never looks at a topic or a clock; refuses with a reason instead of guessing.
 """
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from decimal import Decimal
 from typing import Any, Literal
 
-import cbor2
 import msgspec
 
+from transom.core.bodies import from_cbor, from_json
 from transom.core.times import CLOCK_SET, TimeRangeError, TimeUnit, instant
 from transom.core.values import LARGEST, ChannelSpec, PayloadError, number, shown_raw, tried
 
@@ -74,7 +73,7 @@ def sequence_of(payload: bytes, spec: PayloadSpec) -> int | None:
     """The number at `spec.sequence`, None where there is none that counts. Decodes the payload once more."""
     assert spec.sequence is not None
     try:
-        body = _cbor(payload) if spec.format == "cbor" else _loads(payload)
+        body = from_cbor(payload) if spec.format == "cbor" else from_json(payload)
     except PayloadError:
         return None  # the decoder has said why
     raw = at(body, spec.sequence)
@@ -210,23 +209,10 @@ def _pair(item: list[Any], spec: PayloadSpec, received: int) -> Sample:
 
 # --- formats ------------------------------------------------------------------------------------------------------
 
-_json = msgspec.json.Decoder()
-
-
-def _loads(payload: bytes) -> Any:
-    try:
-        return _json.decode(payload)
-    except msgspec.DecodeError as error:
-        raise PayloadError(f"malformed JSON: {error}") from None
-    except RecursionError:
-        raise PayloadError("malformed JSON: nested too deep") from None
-    except UnicodeDecodeError:
-        raise PayloadError("malformed JSON: invalid UTF-8") from None
-
 
 def _of_json(shape: Callable[[object, PayloadSpec, int], list[Sample]]) -> Callable[[PayloadSpec], Decode]:
     def build(spec: PayloadSpec) -> Decode:
-        return lambda payload, received: shape(_loads(payload), spec, received)
+        return lambda payload, received: shape(from_json(payload), spec, received)
 
     return build
 
@@ -268,7 +254,7 @@ def _quick_json(spec: PayloadSpec) -> Decode:
                     return [(None, micro, raw)]
         except (msgspec.DecodeError, PayloadError, RecursionError, UnicodeDecodeError):
             pass  # the general way below says what is wrong, or reads what the quick one does not know
-        return _single(_loads(payload), spec, received)
+        return _single(from_json(payload), spec, received)
 
     return decode
 
@@ -283,41 +269,17 @@ def _auto_format(spec: PayloadSpec) -> Decode:
             return quick(payload, received)
         start = payload.lstrip()[:1]
         if start in (b"{", b"["):
-            return _any(_loads(payload), spec, received)
+            return _any(from_json(payload), spec, received)
         if start == b'"':
-            return _single(_loads(payload), spec, received)
+            return _single(from_json(payload), spec, received)
         return bare(payload, received)
 
     return decode
 
 
-def _cbor(payload: bytes) -> Any:
-    """One CBOR item that is the whole payload and no larger than it: shared references (tags 28 and 29) could make a
-    few bytes into an object without end."""
-    source = io.BytesIO(payload)
-    try:
-        body = cbor2.CBORDecoder(source).decode()
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError, EOFError) as error:
-        raise PayloadError(f"malformed CBOR: {str(error)[:200]}") from None
-    if source.tell() != len(payload):
-        raise PayloadError(f"malformed CBOR: {len(payload) - source.tell()} bytes after its end")
-    left, waiting = len(payload), [body]
-    while waiting:
-        item = waiting.pop()
-        left -= 1  # each item is a byte at least
-        if left < 0:
-            raise PayloadError("CBOR with shared references")
-        if isinstance(item, Mapping):
-            waiting += item.keys()
-            waiting += item.values()
-        elif isinstance(item, list | tuple):
-            waiting += item
-    return body
-
-
 def _cbor_format(spec: PayloadSpec) -> Decode:
     def decode(payload: bytes, received: int) -> list[Sample]:
-        return _any(_cbor(payload), spec, received)
+        return _any(from_cbor(payload), spec, received)
 
     return decode
 

@@ -12,7 +12,8 @@ from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
 from transom.core.model import ANY, Manifest, Model
 from transom.core.payloads import PayloadSpec
-from transom.core.pipeline import Pipeline, StreamSpec
+from transom.core.pipeline import Pipeline
+from transom.core.stream import StreamSpec
 from transom.core.values import ChannelSpec
 from transom.errors import ModelError, SettingsError, TransomError
 from transom.runtimes import bundle, torchscript

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from transom.core.payloads import PayloadSpec
-from transom.core.pipeline import Message, StreamSpec
+from transom.core.pipeline import Message
+from transom.core.stream import StreamSpec
 from transom.core.tables import Table, read_table
 from transom.core.values import ChannelSpec
 from transom.errors import RecordingError

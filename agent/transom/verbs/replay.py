@@ -17,7 +17,8 @@ from rich.table import Table
 
 from transom.core.events import Events
 from transom.core.model import Model
-from transom.core.pipeline import Message, Pipeline, StreamSpec
+from transom.core.pipeline import Message, Pipeline
+from transom.core.stream import StreamSpec
 from transom.dialects import plain
 from transom.edge import recordings
 from transom.edge.assembly import build_pipeline, stream_spec

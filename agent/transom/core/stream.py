@@ -1,0 +1,143 @@
+"""One stream: the rooms of the core in the order of the flow, and the accounts of what went through them.
+
+Messages of its topics in, events out; `Pipeline` gives it the messages.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.core.admission import GridSpec
+from transom.core.alerts import AlertSpec
+from transom.core.events import Events
+from transom.core.grid import Grid, Silence
+from transom.core.intake import Intake
+from transom.core.judge import Judge
+from transom.core.model import Model, Windows
+from transom.core.payloads import PayloadSpec
+from transom.core.readings import Fate, Readings, Steps
+from transom.core.topics import Pattern
+from transom.core.windows import Buffers
+
+NO_FATE = np.zeros(0, np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream as the core sees it. budget: alarms a millisecond and series, or threshold: a plain score."""
+
+    name: str
+    topic: str
+    series: tuple[str, ...] = ()
+    payload: PayloadSpec = PayloadSpec()
+    grid: GridSpec = GridSpec()
+    stride: int = 1
+    budget: float | None = 1 / 604_800_000
+    threshold: float | None = None
+    alert: AlertSpec = AlertSpec()
+    max_series: int = 10_000
+
+
+class Stream:
+    """One stream: the rooms of the core in the order of the flow."""
+
+    def __init__(self, spec: StreamSpec, model: Model) -> None:
+        m = model.manifest
+        self.spec, self.model = spec, model
+        self.intake = Intake(
+            spec.name, Pattern.parse(spec.topic), spec.series, spec.payload, m, spec.max_series, spec.grid.max_ahead
+        )  # fmt: skip
+        self.grid = Grid(spec.grid, len(m.channels), m.length)
+        self.buffers = Buffers(m.length, len(m.channels), spec.stride, m.min_steps)
+        interval = float(spec.grid.step * spec.stride) if spec.grid.step else None
+        self.judge = Judge(self.intake, m, spec.alert, spec.budget, spec.threshold, interval)
+        self.fates = np.zeros(len(Fate), np.int64)
+        self.shed = 0
+
+    def collect(self, readings: Readings) -> tuple[Windows, Silence, NDArray[np.uint8]]:
+        """Align and window: the due windows that these readings complete, who fell silent, and each reading's fate."""
+        self._make_room()
+        aligned = self.grid.align(readings)
+        self.fates += np.bincount(aligned.fate, minlength=len(Fate))
+        return self.buffers.push(aligned.steps), aligned.silence, aligned.fate
+
+    def process(self) -> Events:
+        readings = self.intake.take()
+        if not len(readings):
+            return Events(dead_letters=self.intake.take_letters(NO_FATE, readings))
+        windows, silence, fate = self.collect(readings)
+        events = self._judged(windows, silence)
+        events.dead_letters += self.intake.take_letters(fate, readings)
+        return events
+
+    def tick(self, now: int) -> Events:
+        """Idle series close, silent ones are told of, forgotten ones leave. now: µs since 1970."""
+        self._make_room()
+        steps, silence = self.grid.tick(now)
+        events = self._judged(self.buffers.push(steps), silence)
+        events.moved = bool(len(steps) or len(silence.series))
+        return events
+
+    def forget(self, now: int) -> tuple[bool, Events]:
+        gone = self.grid.forgotten(now)
+        if not len(gone):
+            return False, Events()
+        events = Events(alerts=self.judge.forget(gone, now), moved=True)
+        for room in (self.grid, self.buffers, self.judge):
+            room.reset(gone)
+        self.intake.forget(gone.tolist())
+        return True, events
+
+    def flush(self) -> Events:
+        steps: Steps = self.grid.flush()
+        return self._judged(self.buffers.push(steps), None)
+
+    def _judged(self, windows: Windows, silence: Silence | None) -> Events:
+        outputs = self.model.infer(windows.values) if len(windows) else {}
+        if silence is not None and len(silence.series):
+            return self.judge.judge_around(silence, windows, outputs)
+        return self.judge.judge(windows, outputs) if len(windows) else Events()
+
+    def _make_room(self) -> None:
+        self.grid.resize(len(self.intake.names))
+        self.buffers.resize(self.grid.size)
+        self.judge.resize(self.grid.size)
+
+    def accounts(self) -> dict[str, int]:
+        """received = accepted + invalid + duplicate + late + shed, always; the rest explains these."""
+        fates, counts = self.fates.tolist(), self.intake.counts
+        # Numbers know what a rhythm only guesses: where the payload has them, the rhythm is not asked.
+        sequences, numbered = self.intake.sequences, self.spec.payload.sequence is not None
+        rhythm = {"gaps": 0, "missing": 0} if numbered else self.grid.rhythm.counts
+        invalid = fates[Fate.INVALID] + counts["payload"] + counts["topic"] + counts["series"]
+        return {
+            "received": counts["received"] + self.shed, "accepted": fates[Fate.ACCEPTED], "invalid": invalid,
+            "duplicate": fates[Fate.DUPLICATE] + counts["repeated"], "late": fates[Fate.LATE] + counts["retained"],
+            "shed": self.shed,
+            "invalid_payload": counts["payload"], "invalid_topic": counts["topic"],
+            "invalid_series": counts["series"], "invalid_time": fates[Fate.INVALID],
+            "retained": counts["retained"], "unused": counts["unused"],
+            "open": self.grid.pending(), "series": self.intake.series_count,
+            "stale": int(self.grid.stale.sum()), "gaps": rhythm["gaps"] + sequences.gaps,
+            "missing": rhythm["missing"] + sequences.missing, **self.judge.counts,
+        }  # fmt: skip
+
+    def fingerprint(self) -> list[Any]:
+        """What must be equal for a snapshot to fit: the model and the shape of the grid."""
+        m, g = self.model.manifest, self.spec.grid
+        return [m.label, self.model.sha256, m.length, len(m.channels), g.step, g.aggregate, self.spec.topic,
+                list(self.spec.series)]  # fmt: skip
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.fingerprint(), "intake": self.intake.snapshot(), "grid": self.grid.snapshot(),
+            "buffers": self.buffers.snapshot(), "judge": self.judge.snapshot(), "fates": self.fates.copy(),
+            "shed": self.shed,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name in ("intake", "grid", "buffers", "judge"):
+            getattr(self, name).restore(state[name])
+        self.fates, self.shed = np.array(state["fates"]), int(state["shed"])
