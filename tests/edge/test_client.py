@@ -7,7 +7,7 @@ import pytest
 
 from conftest import Mosquitto, free_port
 from tests_support import Heard
-from transom.edge import client, mqtt, wire
+from transom.edge import client, mqtt, receiver, wire
 from transom.edge.inbox import Inbox
 from transom.edge.mqtt import Connection
 from transom.edge.wire import BrokerOptions
@@ -104,7 +104,7 @@ def test_readings_that_trickle_in_are_read_after_a_moment_and_one_alone_at_once(
     mosquitto_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     naps: list[float] = []
-    monkeypatch.setattr(mqtt, "time", _Clock(naps))
+    monkeypatch.setattr(receiver, "time", _Clock(naps))
     inbox = Inbox(10_000)
     one = connection(inbox, port=mosquitto_broker.port)
     one.start()
@@ -118,7 +118,7 @@ def test_readings_that_trickle_in_are_read_after_a_moment_and_one_alone_at_once(
             for i in range(500):
                 other.client.publish("plant/a/x", b"%d" % i, 0)
             assert len(drained(inbox, 500)) == 500
-        assert all(nap <= mqtt.NAP for nap in naps)
+        assert all(nap <= receiver.NAP for nap in naps)
     finally:
         one.close(None, 0.1)
 

@@ -22,6 +22,7 @@ from transom.edge import packing
 from transom.edge.inbox import Token
 from transom.edge.journal import NAME, Journal, JournalBusyError
 from transom.edge.keeper import Keeper
+from transom.edge.linger import TOGETHER
 
 ALERT = Publication("transom/gw/s/a/alert", b'{"id":"1"}', 1, True)
 T0 = 1_700_000_000_000
@@ -130,7 +131,7 @@ def test_a_few_messages_wait_for_more_and_many_do_not(tmp_path: Path) -> None:
     waiting = keeper.wait()
     assert waiting is not None
     assert waiting > 50
-    keeper.add(turn(1, keeping.TOGETHER), [], [], [])
+    keeper.add(turn(1, TOGETHER), [], [], [])
     assert keeper.wait() == 0.0
     keeper.commit(pipe, ())
     keeper.add(turn(2), [], [], [ALERT])
@@ -213,6 +214,17 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
 def test_bytes_that_are_no_snapshot_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="no snapshot"):
         packing.unpack(data)
+
+
+def refused(folder: Path) -> tuple[Pipeline, Keeper]:
+    """A pipeline after a turn, and its keeper, whose journal has just refused it."""
+    pipe, keeper = pipeline(), Keeper(Journal(folder, "process"), 1.0)
+    keeper.start(pipe)
+    assert keeper.journal is not None
+    keeper.journal.close()
+    feed(keeper, pipe, [turn(0)])
+    assert keeper.problem
+    return pipe, keeper
 
 
 def flip(folder: Path, statement: str) -> None:
@@ -347,11 +359,7 @@ def test_what_the_broker_has_is_given_back_when_it_cannot_be_written(tmp_path: P
 def test_alerts_that_are_rescued_are_written_once_however_often_the_disk_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
-    keeper.start(pipe)
-    assert keeper.journal is not None
-    keeper.journal.close()
-    feed(keeper, pipe, [turn(0)])
+    pipe, keeper = refused(tmp_path)
 
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
@@ -396,11 +404,7 @@ def test_a_state_folder_that_is_deleted_is_noticed_and_made_again(
 def test_another_agent_that_took_the_folder_meanwhile_does_not_end_this_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe, keeper = pipeline(), Keeper(Journal(tmp_path, "process"), 1.0)
-    keeper.start(pipe)
-    assert keeper.journal is not None
-    keeper.journal.close()
-    feed(keeper, pipe, [turn(0)])
+    pipe, keeper = refused(tmp_path)
     other = Journal(tmp_path, "process")
     other.open()
     other.probe()

@@ -244,7 +244,7 @@ def test_a_reload_applies_what_it_can_and_tells_of_the_rest(mosquitto_broker, tm
             end = time.monotonic() + 30
             while agent.settings is not now[0] and time.monotonic() < end:
                 time.sleep(0.05)
-            assert agent._keeper.commit_every == 7.0
+            assert agent._keeper.linger.longest == 7.0
             assert (agent._outbox.limit, agent._outbox.max_age) == (5, 9000)
             assert logging.getLogger("transom").level == logging.ERROR
     finally:

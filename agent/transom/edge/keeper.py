@@ -15,14 +15,12 @@ from transom.dialects.plain import Publication
 from transom.edge import recovery
 from transom.edge.inbox import Token
 from transom.edge.journal import Journal, JournalBusyError
+from transom.edge.linger import Linger
 from transom.edge.past import Past
 from transom.edge.redelivered import Mark, Redelivered
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 16  # messages that are committed at once: a broker may not send more before it hears of them
-SOONEST = 0.005  # seconds, the shortest wait for more
-RUSH = 0.05  # seconds after an acknowledgement in which new messages say that the broker had been waiting
 LOOK = 1.0  # seconds, at least, between two looks whether the file is still in its folder
 RETRY = 5.0  # seconds between attempts while the disk refuses
 SNAPSHOT_BYTES = 1 << 20  # of turns, at least, before a new snapshot
@@ -44,7 +42,7 @@ class Keeper:
     """journal: None keeps nothing ("none"); commit_every: seconds that a commit may wait for more messages."""
 
     def __init__(self, journal: Journal | None, commit_every: float) -> None:
-        self.journal, self.commit_every = journal, commit_every
+        self.journal, self.linger = journal, Linger(commit_every)
         self.problem = ""  # why the journal is off, "" while it is on
         self.redelivered = Redelivered()
         self._turns: list[Turn] = []
@@ -52,14 +50,10 @@ class Keeper:
         self._marks: list[Mark] = []
         self._alerts: list[Publication] = []
         self._notes: dict[str, Any] = {}
-        self._messages = 0
-        self._since: float | None = None  # when the oldest uncommitted turn came
-        self._linger = commit_every
         self._past = Past()  # where the journal cannot be asked
         self._space = 0  # of the ids of alerts that were given out
         self._unread = False  # what the last run has left
         self._damaged = ""  # why the file has to be set aside
-        self._acknowledged = (0.0, 0)  # when, and how many messages
         self._size, self._begun, self._count = 0, 0, 0  # of the last snapshot; bytes then; messages since
         self._retry = self._looked = 0.0
         self.commits = self.snapshots = 0
@@ -148,26 +142,13 @@ class Keeper:
 
     def add(self, turn: Turn, tokens: Sequence[Token], marks: Sequence[Mark], alerts: Sequence[Publication]) -> None:
         """A turn that the pipeline has taken, and what came of it that must not be lost."""
-        now = time.monotonic()
-        when, acknowledged = self._acknowledged
-        if acknowledged and turn.messages:
-            if now - when < RUSH and len(turn.messages) >= acknowledged / 2:  # it had been waiting for us
-                self._linger = max(self._linger / 4, SOONEST)
-            else:
-                self._linger = min(self._linger * 2, self.commit_every)
-            self._acknowledged = 0.0, 0
+        self.linger.add(len(turn.messages))
         if self.on:
             self._turns.append(turn)
         self._past.add(turn)
         self._tokens += tokens
         self._marks += marks
         self._alerts += alerts
-        self._messages += len(turn.messages)
-        if self._since is None:
-            self._since = now
-
-    def wait_at_most(self, commit_every: float) -> None:
-        self.commit_every = self._linger = commit_every
 
     def note(self, name: str, value: Any) -> None:
         """Something small to be kept with the next commit."""
@@ -186,18 +167,14 @@ class Keeper:
 
     def wait(self) -> float | None:
         """Seconds until the next commit is due, None when there is nothing to commit."""
-        if self._since is None:
-            return None
-        if self._alerts or self._messages >= TOGETHER or not self.on:
-            return 0.0
-        return max(0.0, self._since + self._linger - time.monotonic())
+        return self.linger.wait(bool(self._alerts) or not self.on)
 
     def commit(self, pipeline: Pipeline, done: Sequence[int]) -> Committed:
         """Writes what has come together. done: ids of alerts that the broker has."""
         turns, tokens, marks, alerts, notes = self._turns, self._tokens, self._marks, self._alerts, self._notes
-        lingered = self._messages < TOGETHER
+        self._count += self.linger.messages
+        lingered = self.linger.committed()
         self._turns, self._tokens, self._marks, self._alerts, self._notes = [], [], [], [], {}
-        self._since, self._count, self._messages = None, self._count + self._messages, 0
         unsaved, undone = alerts, list(done)
         stored: list[tuple[int, Publication]] = []
         if self.on and self._look():
@@ -213,7 +190,7 @@ class Keeper:
                 self._switch_off(error)
         self._notes = notes | self._notes  # of those that were not written
         if tokens and lingered:
-            self._acknowledged = time.monotonic(), len(tokens)
+            self.linger.acknowledged(len(tokens))
         return Committed(tokens, stored, unsaved, undone)
 
     def _look(self) -> bool:

@@ -4,7 +4,6 @@ Connects and reconnects in a thread of its own until closed; only that thread wr
 3.1.1 to a broker that refuses 5.
 """
 
-import itertools
 import logging
 import random
 import threading
@@ -15,12 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 import paho.mqtt.client as paho
 from paho.mqtt.reasoncodes import ReasonCode
 
-from transom.core.pipeline import Message
 from transom.dialects.plain import Publication
 from transom.edge.client import Client, PlainClient
 from transom.edge.hearing import Hearing
 from transom.edge.inbox import Inbox, Token
-from transom.edge.packets import DUP, QOS, RETAIN, Packet
+from transom.edge.packets import Packet
+from transom.edge.receiver import Receiver
 from transom.edge.subscriptions import Subscribed, Subscriptions
 from transom.edge.wire import WINDOW, WIRED, BrokerOptions, connect, new_client, plain_reason
 
@@ -31,16 +30,9 @@ LONGEST = 30.0  # seconds, the longest pause
 UNDECIDED = 2.0  # seconds for a broker that has never answered in MQTT 5
 OLDER = "the broker speaks no MQTT 5"
 UNWRITTEN = 4 << 20  # bytes that may wait for the socket
-LEAST_WINDOW = 20  # messages that a broker sends ahead of acknowledgements: mosquitto's default
 SLOW = 0.25  # seconds that the run loop waits for it, at most
 LAST_WORD = 0.6  # share of the time to close that the last publication may take
 LOOK = 0.5  # seconds after which the network thread looks whether it should end
-
-MOST_NAMES = 100_000  # topics whose text is remembered
-FEW = 64  # messages of one read that are few
-NAP = 0.001  # seconds
-
-_sessions = itertools.count(1)  # over all connections: a packet id means nothing in the next one
 
 
 def _nothing(_batch: Sequence[Packet]) -> None:
@@ -57,6 +49,7 @@ class Connection:
     ) -> None:  # fmt: skip
         """subscribed: what the broker's session is known to hold, None when nobody knows: then all is asked for."""
         self.options, self._inbox, self._will, self._birth = options, inbox, will, birth
+        self._receiver = Receiver(inbox)
         self._subscriptions = Subscriptions(filters, options.qos, subscribed)
         self.hearing = Hearing()
         self._backoff = backoff
@@ -65,18 +58,9 @@ class Connection:
         self._ready, self._closing = threading.Event(), threading.Event()
         self._receiving = True
         self._refusal: str | None = None
-        self._session = 0
-        self._taken = self._taken_before = 0  # messages with a token, ever and up to this connection
-        self._most = LEAST_WINDOW
-        self._acknowledged = (0, 0)  # connection, and how many of its messages
         self._confirmed: deque[int] = deque()  # packet ids of publications that the broker has, or the socket took
         self._fleeting: set[int] = set()  # packet ids at QoS 0, which the socket has not taken
-        self._names: dict[bytes, str | None] = {}  # topics as they come; None for one that is no UTF-8
-        self._heard = 0  # messages of the last read
-        self._last_heard = 0.0
-        self._counts = dict.fromkeys(
-            ("received", "published", "dropped", "connects", "resumed", "bad_topics", "errors"), 0
-        )
+        self._counts = dict.fromkeys(("published", "dropped", "connects", "resumed", "errors"), 0)
         self._thread = threading.Thread(target=self._loop, name="transom-mqtt", daemon=True)
 
     def start(self) -> None:
@@ -96,7 +80,7 @@ class Connection:
         return self._ready.wait(timeout)
 
     def counters(self) -> dict[str, int]:
-        return dict(self._counts)
+        return {"received": self._receiver.received, "bad_topics": self._receiver.bad_topics, **self._counts}
 
     @property
     def subscribed(self) -> Subscribed | None:
@@ -110,12 +94,8 @@ class Connection:
 
     @property
     def held_back(self) -> float:
-        """How much of what the broker may send ahead of our acknowledgements it has sent: 0 to 1. In MQTT 3.1.1 nobody
-        tells its limit: the most that was ever seen stands for it."""
-        session, count = self._acknowledged
-        waiting = self._taken - self._taken_before - (count if session == self._session else 0)
-        self._most = max(self._most, waiting)
-        return waiting / (WINDOW if self._version5 else self._most)
+        """How much of what the broker may send ahead of our acknowledgements it has sent: 0 to 1."""
+        return self._receiver.held_back(WINDOW if self._version5 else None)
 
     # --- for the run loop ---------------------------------------------------------------------------------------------
 
@@ -173,11 +153,8 @@ class Connection:
 
     def acknowledge(self, tokens: Iterable[Token]) -> None:
         """Says to the broker that it may forget these messages; those of an earlier connection come again anyway."""
-        current = self._session
-        mids = [mid for session, mid in tokens if session == current]
+        mids = self._receiver.mine(tokens)
         if mids:
-            session, count = self._acknowledged
-            self._acknowledged = current, len(mids) + (count if session == current else 0)
             self._client.acknowledge(mids)
 
     def watch(self, filters: Sequence[str]) -> None:
@@ -267,7 +244,7 @@ class Connection:
             except Exception as error:  # noqa: BLE001  # paho raises for packets it cannot parse
                 self._counts["errors"] += 1
                 return plain_reason(error)
-            self._nap()
+            self._receiver.nap()
             if code != paho.MQTT_ERR_SUCCESS:
                 return self._refusal or paho.error_string(code).lower().rstrip(".")
             if self._closing.is_set() and not self._client.is_connected():
@@ -305,7 +282,7 @@ class Connection:
             )
             return
         self._counts["connects"] += 1
-        self._session, self._taken_before = next(_sessions), self._taken
+        self._receiver.begin()
         self._fleeting.clear()  # what was not written over the last connection never is
         for publication in self._birth():
             client.publish(*publication)
@@ -333,7 +310,7 @@ class Connection:
     def _on_disconnect(
         self, _client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _props: object
     ) -> None:
-        self._session = 0  # packet ids are used again
+        self._receiver.end()
         if not self._closing.is_set() and self._refusal is None and reason.is_failure:
             self._refusal = f"connection lost ({str(reason).lower()})"
 
@@ -343,39 +320,7 @@ class Connection:
     def _on_batch(self, batch: Sequence[Packet]) -> None:
         if not self._receiving:
             return
-        now, session, names = time.time_ns() // 1_000_000, self._session, self._names
-        entries: list[tuple[Message, Token | None]] = []
-        for topic, payload, first, mid in batch:
-            name = names[topic] if topic in names else self._name(topic)
-            if name is None:
-                self._counts["bad_topics"] += 1
-                if mid:
-                    self._client.acknowledge([mid])  # unanswered it would fill the broker's window for good
-                continue
-            token = Token(session, mid) if first & QOS else None
-            entries.append((Message(name, payload, now, first & DUP != 0, first & RETAIN != 0), token))
-            self._taken += token is not None
-        self._counts["received"] += len(entries)
-        self._heard = len(entries)
-        self._inbox.put_many(entries)
+        refused = self._receiver.take(batch)
+        if refused:
+            self._client.acknowledge(refused)
         self._subscriptions.leave_strange(self._client, (packet.topic for packet in batch))
-
-    def _name(self, topic: bytes) -> str | None:
-        if len(self._names) >= MOST_NAMES:
-            self._names.clear()
-        try:
-            name = topic.decode()
-        except UnicodeDecodeError:
-            return self._names.setdefault(topic, None)
-        return self._names.setdefault(topic, name)
-
-    def _nap(self) -> None:
-        """While readings trickle in, a moment's wait lets one read take many: a third of the cost of each."""
-        if not self._heard:
-            return
-        now, few = time.monotonic(), self._heard < FEW
-        self._heard = 0
-        if few and now - self._last_heard < NAP * 4:
-            time.sleep(NAP)
-            now += NAP
-        self._last_heard = now

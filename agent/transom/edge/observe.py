@@ -1,5 +1,6 @@
 """What the agent says of itself: latencies, health and info as plain dictionaries. Numbers in, nothing is sent."""
 
+import logging
 import os
 import platform
 import resource
@@ -10,6 +11,10 @@ from typing import Any
 
 import numpy as np
 
+log = logging.getLogger(__name__)
+
+HELD_BACK = 0.8  # share of the broker's window that waits for us, from which the agent calls itself overloaded
+HELD_LONG = 1.0  # seconds, when it has been so for as long
 AGAIN = 3600.0  # seconds after which a loss that goes on is told of again
 KEPT = 4096  # latest latencies that percentiles are taken of
 
@@ -52,6 +57,28 @@ def health(
         "latency_ms": {"p50": p50, "p95": p95, "p99": p99}, "unmatched": strangers,
         "connection": dict(connection), "streams": {name: dict(counts) for name, counts in accounts.items()},
     }  # fmt: skip
+
+
+class Overload:
+    """Whether more comes than the agent can do. on: as it was told last."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self._since: float | None = None  # since when much of the broker's window waits for us
+
+    def look(self, held_back: float) -> None:
+        """held_back: how much of what the broker may send ahead of acknowledgements it has sent, 0 to 1."""
+        if held_back < HELD_BACK:
+            self._since = None
+        elif self._since is None:
+            self._since = time.monotonic()
+
+    def tell(self, inbox_full: bool) -> None:
+        """Says in the log when it begins and ends."""
+        now = inbox_full or (self._since is not None and time.monotonic() - self._since >= HELD_LONG)
+        if now != self.on:
+            log.warning("overloaded: readings wait for us") if now else log.info("no longer overloaded")
+        self.on = now
 
 
 _LOSSES = {

@@ -162,10 +162,6 @@ class Outbox:
                 return True
         return False
 
-    def look_again(self) -> None:
-        """There may be alerts on disk that could not be read before."""
-        self._on_disk = True
-
     def again(self) -> None:
         """A new connection object knows nothing of what was sent over the last one: it all goes again."""
         self._alerts.extendleft(reversed(self._sent.values()))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 PUBLISH, PUBACK = 0x30, 0x40
 DUP, QOS, RETAIN = 0x08, 0x06, 0x01
-LONGEST_TOPIC = 65_535  # bytes
 
 
 class Packet(NamedTuple):
@@ -77,7 +76,7 @@ def parse(data: bytes, at: int, version5: bool) -> tuple[list[Packet], int, int]
 
 
 def publish(messages: Iterable[tuple[str, bytes]], version5: bool) -> bytes:
-    """QoS 0, not retained; (topic, payload). Topics must be valid, and at most LONGEST_TOPIC bytes."""
+    """QoS 0, not retained; (topic, payload). Topics must be valid, and at most 65,535 bytes."""
     parts: list[bytes] = []
     for topic, payload in messages:
         name = topic.encode()

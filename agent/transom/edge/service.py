@@ -10,18 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from transom.core.events import Events
-from transom.core.pipeline import Message, Pipeline, Turn
+from transom.core.pipeline import Pipeline, Turn
 from transom.dialects.plain import Publication, publications
 from transom.edge import logs, observe, reports
 from transom.edge.assembly import Assembly
 from transom.edge.clock import Clock
 from transom.edge.hearing import Absence
-from transom.edge.inbox import Drained, Inbox, Token
+from transom.edge.inbox import Drained, Inbox
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper
 from transom.edge.mqtt import Connection
 from transom.edge.outbox import Outbox
-from transom.edge.redelivered import Mark, mark_of
 from transom.edge.reload import RESTART, Reload
 from transom.edge.sift import digest
 from transom.edge.wire import broker_options
@@ -34,8 +33,6 @@ SHUTDOWN = 3.0  # seconds that a clean end may take; the interpreter takes up to
 DRAIN = 1.0  # seconds of it for what waits in the inbox
 TICK_AGAIN = 60.0  # seconds until idle series are looked for again after that has failed
 PORTION = 1000  # messages processed then at a time
-HELD_BACK = 0.8  # share of the broker's window that waits for us, from which the agent calls itself overloaded
-HELD_LONG = 1.0  # seconds, when it has been so for as long
 
 
 class Agent:
@@ -61,8 +58,7 @@ class Agent:
         self._absence = Absence()
         self._ticked = 0.0
         self._noted: list[Any] | None = None  # what was noted last
-        self._overloaded = False
-        self._held_since: float | None = None  # since when much of the broker's window waits for us
+        self._overload = observe.Overload()
         self._turned = time.monotonic()  # when the latest turn began
         self._losses = observe.Losses()
         self._state = ""
@@ -100,13 +96,13 @@ class Agent:
 
     def _turn(self, drained: Drained) -> None:
         assert self._connection is not None
-        messages, tokens, again, marks = self._unseen(drained)
+        messages, tokens, marks, again = self._keeper.redelivered.split(drained.messages, drained.tokens)
         now, jump = self._clock.look()
         jump += self._gone()
         turn = Turn(messages, self._tick(now, bool(messages)), jump, drained.shed)
         self._keeper.remember(self.pipeline)
         turn, events, out = self._process(turn)
-        self._weigh()
+        self._overload.look(self._connection.held_back)
         alerts = [p for p in out if p.qos]
         self._outbox.predict((p for p in out if not p.qos), now, self._connection)
         if messages:
@@ -119,22 +115,6 @@ class Agent:
         self._outbox.flush(now, self._connection)
         if self._on_events is not None:
             self._on_events(events, now)
-
-    def _unseen(self, drained: Drained) -> tuple[list[Message], list[Token], list[Token], list[Mark]]:
-        """Messages that are new, with tokens and marks; tokens of those that came again and are only acknowledged."""
-        messages: list[Message] = []
-        tokens: list[Token] = []
-        again: list[Token] = []
-        marks: list[Mark] = []
-        for message, token in zip(drained.messages, drained.tokens, strict=True):
-            if token is not None:
-                if self._keeper.redelivered.seen(token.mid, message):
-                    again.append(token)
-                    continue
-                tokens.append(token)
-                marks.append(mark_of(token.mid, message))
-            messages.append(message)
-        return messages, tokens, again, marks
 
     def _tick(self, now: int, busy: bool) -> int | None:
         """The present, when it is time to look for idle series: never while the broker is away, for then silence says
@@ -162,14 +142,6 @@ class Agent:
         """Seconds that the link may be silent: half of what a series may be."""
         limits = [s.grid.stale_after for s in self.pipeline.streams.values() if s.grid.stale_after is not None]
         return min(limits) / 2e6 if limits else None
-
-    def _weigh(self) -> None:
-        """Notes since when the broker has had to wait for us."""
-        assert self._connection is not None
-        if self._connection.held_back < HELD_BACK:
-            self._held_since = None
-        elif self._held_since is None:
-            self._held_since = time.monotonic()
 
     def _take(self, pipeline: Pipeline, turn: Turn) -> tuple[Events, list[Publication]]:
         events = pipeline.take(turn)
@@ -279,7 +251,7 @@ class Agent:
     def _apply(self, agent: AgentSettings) -> None:
         """What can change in a running agent; the rest is told of."""
         old = self.settings.agent
-        self._keeper.wait_at_most(agent.commit_every / 1000)
+        self._keeper.linger.at_most(agent.commit_every / 1000)
         self._outbox.limit, self._outbox.max_age = agent.outbox, agent.max_age
         late = [key for key in RESTART if getattr(agent, key) != getattr(old, key)]
         if late:
@@ -343,11 +315,7 @@ class Agent:
 
     def _say_health(self) -> None:
         assert self._connection is not None
-        held_long = self._held_since is not None and time.monotonic() - self._held_since >= HELD_LONG
-        overloaded = self._inbox.overloaded() or held_long
-        if overloaded != self._overloaded:
-            log.warning("overloaded: readings wait for us") if overloaded else log.info("no longer overloaded")
-        self._overloaded = overloaded
+        self._overload.tell(self._inbox.overloaded())
         logs.tell()
         for line in self._losses.lines(self.pipeline.accounts(), time.monotonic()):
             log.warning("%s", line)
@@ -362,6 +330,6 @@ class Agent:
                 connection=self._connection.counters() | {"redelivered": keeper.redelivered.count},
                 inbox=len(self._inbox), uptime=time.monotonic() - self._started,
             ),
-            "overloaded": self._overloaded, "outbox": self._outbox.waiting | self._outbox.counts,
+            "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
             "journal": keeper.counts(), "clock_steps": self._clock.steps,
         })  # fmt: skip
