@@ -471,3 +471,34 @@ def test_what_goes_on_for_very_long_is_a_new_usual() -> None:
     told = heard([*np.minimum(rng.exponential(size=500), 6.0), *(15.0 + rng.exponential(size=4000))])
     assert told[0] == ("raise", 500)
     assert "clear" in [event for event, _ in told]
+
+
+@hypothesis_settings(max_examples=60)
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.tuples(st.integers(70, 200), st.integers(1, 40), st.sampled_from([-30, 8, 50])), max_size=4),
+    st.lists(st.integers(0, 100_000), max_size=20),
+    st.integers(0, 400),
+)
+def test_what_a_series_own_past_says_is_the_same_in_any_split(
+    seed: int, faults: list[tuple[int, int, int]], cuts: list[int], save_at: int
+) -> None:
+    """Budgets, habits, records and alerts that are held: two series of 200 values, some minutes apart, with faults."""
+    rng = np.random.default_rng(seed)
+    values = np.round(rng.normal(size=(200, 2)) + 5 * np.sin(np.arange(200) / 12)[:, None], 2)
+    for begin, length, size in faults:
+        values[begin : begin + length, size % 2] += size
+    messages = [
+        Message(f"plant/{name}/x", json.dumps({"value": values[i, j], "time": T0 + 600_000 * i}).encode(), T0 + 600_000 * i)
+        for i in range(200) for j, name in enumerate("ab")
+    ]  # fmt: skip
+
+    def made() -> Pipeline:
+        return simple(budget=1 / 86_400_000)
+
+    expected = published(run(made(), messages, []))
+    assert published(run(made(), messages, cuts)) == expected
+    saved, resumed = made(), made()
+    begun = [saved.process(messages[:save_at])]
+    assert resumed.restore(copy.deepcopy(saved.snapshot())) == []
+    assert published(begun + run(resumed, messages[save_at:], [])) == expected
