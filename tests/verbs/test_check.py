@@ -87,6 +87,15 @@ def test_a_missing_model_is_told_together_with_the_settings_problems(toml, capsy
     assert f"streams.b.model: there is no model file '{file.parent / 'gone.pt'}'" in err
 
 
+def test_a_missing_model_is_told_also_of_a_stream_that_is_wrong_otherwise(toml, capsys):
+    file = toml('[streams.pumps]\ntopic = "plant/{device}"\nmodel = "univeral"\nfalse_alarm = "1/week"\n')
+    assert main(["check", "-c", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert "streams.pumps.false_alarm: unknown key; did you mean streams.pumps.false_alarms?" in error
+    assert "streams.pumps.model: there is no model 'univeral'; did you mean 'universal'?" in error
+    assert "2 problems in the configuration" in error
+
+
 def test_the_machine_example_says_how_its_model_is_made(capsys):
     file = EXAMPLES / "machine.toml"
     if (EXAMPLES / "skab-lstm.pt").exists():

@@ -32,10 +32,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A configuration as far as it could be read. settings: None when there are problems; streams: those without."""
+    """A configuration as far as it could be read. settings: None when there are problems; streams: those without;
+    models: what the others name, by stream."""
 
     settings: Settings | None
     streams: dict[str, StreamSettings]
+    models: dict[str, str]
     folder: Path
     problems: list[TransomError]
 
@@ -69,11 +71,12 @@ def read(config: Path | None, overrides: Mapping[str, Any], *, need_streams: boo
             for details in error.errors(include_url=False)
             if layers.file_read or details["type"] != "missing"  # an unreadable file may have said it
         ]
-    streams = {}
+    streams, models = {}, {}
     tables = raw.get("streams")
     for name, table in tables.items() if isinstance(tables, Mapping) else ():
         try:
             streams[name] = StreamSettings.model_validate(table)
-        except ValidationError:
-            continue  # among the problems already
-    return Reading(None if problems else settings, streams, layers.folder, problems)
+        except ValidationError:  # among the problems already
+            if isinstance(table, Mapping) and isinstance(table.get("model"), str):
+                models[name] = table["model"]
+    return Reading(None if problems else settings, streams, models, layers.folder, problems)

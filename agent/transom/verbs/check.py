@@ -37,7 +37,12 @@ def run(args: argparse.Namespace) -> int:
         try:
             bundles[name] = check_model(name, stream, reading.folder)
         except TransomError as error:
-            problems.append(_at_key(error, f"{args.config}: streams.{name}" if args.config else f"streams.{name}"))
+            problems.append(_at_key(error, _place(args.config, name)))
+    for name, model in reading.models.items():  # of streams that are wrong otherwise: at least whether it is there
+        try:
+            find_model(model, reading.folder)
+        except TransomError as error:
+            problems.append(_at_key(error, _place(args.config, name)))
     greeting = ""
     if args.connect and reading.settings:
         from transom.edge.wire import check_connection  # only here is the network wanted
@@ -50,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError(problems)
     print("\n".join(summary(reading.settings, bundles, greeting)))
     return 0
+
+
+def _place(config: Path | None, stream: str) -> str:
+    return f"{config}: streams.{stream}" if config else f"streams.{stream}"
 
 
 def check_model(name: str, stream: StreamSettings, folder: Path) -> Bundle:
