@@ -31,7 +31,10 @@ def test_the_core_is_measured_with_each_kind_of_step(tmp_path: Path) -> None:
     assert len(re.findall(r"^.* readings/s", told, re.MULTILINE)) == 4
 
 
-@pytest.mark.parametrize("script", ["bench-core", "bench-journal", "picture", "torture"])
+EVALUATE = [f"evaluate/{p.stem}" for p in sorted((SCRIPTS / "evaluate").glob("*.py")) if p.with_suffix("").exists()]
+
+
+@pytest.mark.parametrize("script", ["bench-core", "bench-journal", "picture", "torture", *EVALUATE])
 def test_a_script_tells_its_options(script: str, tmp_path: Path) -> None:
     assert "--help" in run(tmp_path, script, "--help")
 

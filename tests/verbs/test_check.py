@@ -74,9 +74,10 @@ def test_all_problems_are_printed_at_once_with_status_2(toml, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert [line.partition(": ")[2].partition(":")[0] for line in err.splitlines()[:-1]] == [
-        str(file), str(file), "flag --streams.b.lateness",
+        str(file), str(file), "flag --streams.b.lateness", str(file),
     ]  # fmt: skip
-    assert err.endswith("transom: 3 problems in the configuration\n")
+    assert "streams.b.model: there is no model file" in err
+    assert err.endswith("transom: 4 problems in the configuration\n")
 
 
 def test_a_missing_model_is_told_together_with_the_settings_problems(toml, capsys):

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             problems.append(_at_key(error, _place(args.config, name)))
     for name, model in reading.models.items():  # of streams that are wrong otherwise: at least whether it is there
         try:
-            find_model(model, reading.folder)
+            model_file(model, reading.folder)
         except TransomError as error:
             problems.append(_at_key(error, _place(args.config, name)))
     greeting = ""
@@ -61,19 +61,25 @@ def _place(config: Path | None, stream: str) -> str:
     return f"{config}: streams.{stream}" if config else f"streams.{stream}"
 
 
-def check_model(name: str, stream: StreamSettings, folder: Path) -> Bundle:
-    """Loads the stream's model and holds the stream against it. Raises ModelError for the first thing that is wrong."""
-    file = folder / stream.model
-    if ("/" in stream.model or file.suffix == ".pt") and not file.exists():
+def model_file(model: str, folder: Path) -> Path:
+    """Where it is. Raises ModelError when there is none, and says how it is made."""
+    file = folder / model
+    if ("/" in model or file.suffix == ".pt") and not file.exists():
         raise ModelError(
             "model",
             f"there is no model file {str(file)!r}",
             f"train it: transom train --data RECORDING.csv --task anomaly --family lstm --output {file}",
         )
+    return find_model(model, folder)
+
+
+def check_model(name: str, stream: StreamSettings, folder: Path) -> Bundle:
+    """Loads the stream's model and holds the stream against it. Raises ModelError for the first thing that is wrong."""
+    file = model_file(stream.model, folder)
     from transom.edge.assembly import stream_spec  # imports torch: seconds on a small box, not for a typo in the file
     from transom.runtimes import torchscript
 
-    opened = open_bundle(find_model(stream.model, folder), stream.model_sha256)
+    opened = open_bundle(file, stream.model_sha256)
     manifest = torchscript.from_bundle(opened).manifest
     stream_spec(name, stream, manifest)
     one_value = stream.payload in ("number", "json") or stream.value is not None
