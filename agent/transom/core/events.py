@@ -49,7 +49,8 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A change in the life of one alert. since, time: µs since 1970; contribution: channels, largest first."""
+    """A change in the life of one alert. since, time: µs since 1970; contribution: channels, largest first;
+    acknowledged: by whom and when (µs), None when nobody has."""
 
     id: str
     event: Literal["raise", "update", "clear"]
@@ -68,6 +69,7 @@ class Alert:
     expected: ChannelValues = field(default_factory=dict)
     interval: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     contribution: Mapping[str, float] = field(default_factory=dict)
+    acknowledged: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from transom.core import segments
 from transom.core.alerts import CALM, CALM_SCORE, CRITICAL, SEVERITIES, Alerts, AlertSpec, Change, State, alert_id
+from transom.core.attention import RAISE, Attention, Call
 from transom.core.calibration import Calibration
 from transom.core.events import Alert, Events, Predictions, by_its_past, lasted, sentence
 from transom.core.grid import Silence
@@ -39,16 +40,19 @@ class Judge:
         self.budget, self.threshold = budget, threshold
         self.own = Own(interval) if manifest.any_sensor and manifest.task == "anomaly" else None
         self.calibration = self.own.calibration if self.own else Calibration(manifest.calibration, interval)
-        self.alerts = Alerts(spec)
+        self.alerts, self.attention = Alerts(spec), Attention()
+        self._configured = budget
         self.counts = {"windows": 0, "alerts": 0, "unscored": 0}
 
     def resize(self, size: int) -> None:
         (self.own or self.calibration).resize(size)
         self.alerts.resize(size)
+        self.attention.resize(size)
 
     def reset(self, series: NDArray[np.int32]) -> None:
         (self.own or self.calibration).reset(series)
         self.alerts.reset(series)
+        self.attention.reset(series)
 
     def judge(self, windows: Windows, outputs: Outputs) -> Events:
         """One batch of windows (by series and time) with the model's outputs for them."""
@@ -82,7 +86,6 @@ class Judge:
                         SEVERITIES[severity[i]], float(outputs["score"][i]), float(p_value[i]), why[i])
             for i in told.tolist()
         ]  # fmt: skip
-        self.counts["alerts"] += sum(a.event == "raise" for a in alerts)
         return Events([predictions], alerts)
 
     def _verdicts(self, windows: Windows, score: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
@@ -108,8 +111,10 @@ class Judge:
             state[rows], change[rows] = self.alerts.step(
                 ids, end, clean[rows].astype(np.float64), over, calm, critical, learning, news
             )
+            begun = change[rows] == Change.RAISE
+            self.counts["alerts"] += int(begun.sum())
+            change[rows] = self.attention.tell(ids, end, change[rows], self.alerts.active[ids])
             if self.own is not None:
-                begun = change[rows] == Change.RAISE
                 self.own.hold.begin(ids[begun], value[begun], *why[rows][begun].T)
             else:
                 self.calibration.learn(ids, u[rows], end, self._teaches(ids, end, over))
@@ -181,6 +186,7 @@ class Judge:
             expected={} if expected is None else _named(names, expected),
             interval={} if interval is None else _bands(names, interval),
             contribution={} if contribution is None else {names[j]: float(contribution[j]) for j in order},
+            acknowledged=self._seen(series, "anomaly", over=change == Change.CLEAR),
         )  # fmt: skip
 
     def judge_around(self, silence: Silence, windows: Windows, outputs: Outputs) -> Events:
@@ -212,13 +218,16 @@ class Judge:
 
     def _silence(self, silence: Silence, rows: NDArray[np.int64]) -> list[Alert]:
         told: list[Alert] = []
-        change = self.alerts.silence(silence.series[rows], silence.time[rows], silence.back[rows])
-        for row, kind in zip(rows.tolist(), change.tolist(), strict=True):
-            if not kind:
-                continue
-            i, time = int(silence.series[row]), int(silence.time[row])
-            told.append(self._no_data(i, time, kind))
-            if kind == Change.CLEAR and self.alerts.active[i]:  # both kinds share a retained topic: the last stays
+        series, times = silence.series[rows], silence.time[rows]
+        change = self.alerts.silence(series, times, silence.back[rows])
+        self.counts["alerts"] += int((change == Change.RAISE).sum())
+        shown = self.attention.tell_silence(series, times, change)
+        for i, time, kind, happened in zip(series.tolist(), times.tolist(), shown.tolist(), change.tolist(), strict=True):
+            if kind:
+                told.append(self._no_data(i, time, kind))
+            if happened == Change.CLEAR:
+                self.alerts.silent_since[i] = self.alerts.fills["silent_since"]
+            if kind == Change.CLEAR and self.alerts.active[i] and self.attention.kept_back[i] != RAISE:  # both kinds share a retained topic: the last stays
                 told.append(self._still_up(i, time))
         return told
 
@@ -229,6 +238,7 @@ class Judge:
             severity=SEVERITIES[self.alerts.severity[series]], stream=self.intake.name, series=name,
             model=self.manifest.label, since=since, time=time, peak_score=float(self.alerts.peak[series]),
             summary=f"the anomaly that began {lasted(time - since)} ago, before the silence, is still up",
+            acknowledged=self._seen(series, "anomaly", over=False),
         )  # fmt: skip
 
     def _no_data(self, series: int, time: int, change: int) -> Alert:
@@ -236,25 +246,62 @@ class Judge:
         name = self.intake.names[series]
         what = " and ".join(self.intake.labels[series]) if len(self.intake.labels[series]) < 4 else "all channels"
         if change == Change.CLEAR:
-            self.alerts.silent_since[series] = self.alerts.fills["silent_since"]
             text = f"{what} is back after {lasted(time - since)} without a reading"
         else:
-            self.counts["alerts"] += 1
             text = f"{what}: no reading for longer than max_gap"
         return Alert(
             id=alert_id(self.intake.name, name, "no-data", since), event=_CHANGES[change], kind="no-data",
             severity="warning", stream=self.intake.name, series=name, model=self.manifest.label, since=since, time=time,
-            summary=text,
+            summary=text, acknowledged=self._seen(series, "no-data", over=change == Change.CLEAR),
         )  # fmt: skip
+
+    def wake(self, now: int) -> list[Alert]:
+        """No-data alerts that a mute kept back until now (µs)."""
+        return [self._no_data(i, now, Change.RAISE) for i in self.attention.waking(now).tolist()]
+
+    # --- what people say ----------------------------------------------------------------------------------------------
+
+    def call(self, call: Call, series: int | None) -> None:
+        """series: the one that the call names, None where it names none that is here."""
+        if call.verb == "set-budget":
+            self.budget = call.budget
+        elif call.verb == "configured":
+            self.budget = self._configured
+        elif series is None:
+            return
+        elif call.verb == "mute":
+            self.attention.mute(series, call.until, call.kind)
+        elif call.verb == "unmute":
+            self.attention.unmute(series)
+        elif call.verb == "acknowledge" and call.alert in {i for i, _ in self.up(series)}:
+            self.attention.acknowledge(series, call.kind, call.by, call.at)
+
+    def up(self, series: int) -> list[tuple[str, str]]:
+        """(id, kind) of the alerts of a series that are up."""
+        name, none = self.intake.names[series], self.alerts.fills["silent_since"]
+        up = [("anomaly", int(self.alerts.since[series]))] if self.alerts.active[series] else []
+        up += [("no-data", int(self.alerts.silent_since[series]))] if self.alerts.silent_since[series] != none else []
+        return [(alert_id(self.intake.name, name, kind, since), kind) for kind, since in up]
+
+    def find(self, alert: str) -> tuple[int, str] | None:
+        """Series and kind of an alert that is up."""
+        candidates = np.flatnonzero(self.alerts.active | (self.alerts.silent_since != self.alerts.fills["silent_since"]))
+        found = ((i, kind) for i in candidates.tolist() for known, kind in self.up(i) if known == alert)
+        return next(found, None)
+
+    def _seen(self, series: int, kind: str, *, over: bool) -> tuple[str, int] | None:
+        seen = self.attention.seen
+        return seen.pop((series, kind), None) if over else seen.get((series, kind))
 
     def forget(self, series: NDArray[np.int32], now: int) -> list[Alert]:
         """Ends the alerts of series that give their place back."""
         ended = []
         for i in series.tolist():
             for active, kind, since in (
-                (bool(self.alerts.active[i]), "anomaly", int(self.alerts.since[i])),
-                (self.alerts.silent_since[i] != self.alerts.fills["silent_since"], "no-data",
-                 int(self.alerts.silent_since[i])),
+                (bool(self.alerts.active[i]) and self.attention.kept_back[i] != RAISE, "anomaly",
+                 int(self.alerts.since[i])),
+                (self.alerts.silent_since[i] != self.alerts.fills["silent_since"]
+                 and not self.attention.silence_kept_back[i], "no-data", int(self.alerts.silent_since[i])),
             ):  # fmt: skip
                 if active:
                     name = self.intake.names[i]
@@ -262,19 +309,25 @@ class Judge:
                         id=alert_id(self.intake.name, name, kind, since), event="clear", kind=kind,  # type: ignore[arg-type]
                         severity="warning", stream=self.intake.name, series=name, model=self.manifest.label,
                         since=since, time=now, summary="the series has been silent for longer than forget_after",
+                        acknowledged=self._seen(i, kind, over=True),
                     ))  # fmt: skip
         return ended
 
     def snapshot(self) -> dict[str, Any]:
         return {
             "calibration": (self.own or self.calibration).snapshot(), "alerts": self.alerts.snapshot(),
-            "counts": dict(self.counts),
+            "counts": dict(self.counts), "attention": self.attention.snapshot(),
+            "budget": None if self.budget == self._configured else self.budget,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         (self.own or self.calibration).restore(state["calibration"])
         self.alerts.restore(state["alerts"])
         self.counts = dict(state["counts"])
+        if "attention" in state:  # it came later than the format
+            self.attention.restore(state["attention"])
+        if state.get("budget") is not None:
+            self.budget = float(state["budget"])
 
 
 def _ended(value: NDArray[Any], interval: NDArray[Any] | None) -> str:

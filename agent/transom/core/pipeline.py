@@ -6,6 +6,7 @@ The same messages in any batches give the same events. No clock, no socket, no d
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from transom.core.attention import Call
 from transom.core.events import Alert, Events
 from transom.core.intake import Route
 from transom.core.model import Model
@@ -33,7 +34,7 @@ class Turn(NamedTuple):
 
     now: ms since 1970 when the clock was looked at, else None; jump: ms by which the clock has jumped since; shed:
     how many messages, by topic, had to be dropped before they were decoded; refused: messages that cannot be
-    processed, with the reason.
+    processed, with the reason; calls: what people ask, before the messages.
     """
 
     messages: Sequence[Message] = ()
@@ -41,6 +42,7 @@ class Turn(NamedTuple):
     jump: int = 0
     shed: dict[str, int] | None = None
     refused: Sequence[tuple[Message, str]] = ()
+    calls: Sequence[Call] = ()
 
 
 class Pipeline:
@@ -60,7 +62,7 @@ class Pipeline:
         return list(dict.fromkeys(s.intake.filter for s in self.streams.values()))
 
     def take(self, turn: Turn) -> Events:
-        """One turn: jump of the clock, messages that were shed, messages, tick."""
+        """One turn: jump of the clock, messages that were shed, calls, messages, tick."""
         if turn.jump:
             for stream in self.streams.values():
                 stream.grid.shift(turn.jump * 1000)
@@ -68,6 +70,9 @@ class Pipeline:
             self.shed(turn.shed)
         for message, reason in turn.refused:
             self._refuse(message, reason)
+        for call in turn.calls:
+            for stream in [self.streams[call.stream]] if call.stream in self.streams else []:
+                stream.call(call)
         return self.process(turn.messages, turn.now)
 
     def process(self, messages: Sequence[Message], now: int | None = None) -> Events:

@@ -3,6 +3,7 @@
 Messages of its topics in, events out; `Pipeline` gives it the messages.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
+from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.grid import Grid, Silence
 from transom.core.intake import Intake
 from transom.core.judge import Judge
-from transom.core.model import Model, Windows
+from transom.core.model import Model, Outputs, Windows
 from transom.core.payloads import PayloadSpec
 from transom.core.readings import Fate, Readings, Steps
 from transom.core.topics import Pattern
@@ -55,6 +57,7 @@ class Stream:
         self.judge = Judge(self.intake, m, spec.alert, spec.budget, spec.threshold, interval)
         self.fates = np.zeros(len(Fate), np.int64)
         self.shed = 0
+        self.onlook: Callable[[Windows, Outputs], None] | None = None  # sees each batch of windows and its outputs
 
     def collect(self, readings: Readings) -> tuple[Windows, Silence, NDArray[np.uint8]]:
         """Align and window: the due windows that these readings complete, who fell silent, and each reading's fate."""
@@ -77,6 +80,7 @@ class Stream:
         self._make_room()
         steps, silence = self.grid.tick(now)
         events = self._judged(self.buffers.push(steps), silence)
+        events.alerts += self.judge.wake(now)
         events.moved = bool(len(steps) or len(silence.series))
         return events
 
@@ -96,9 +100,16 @@ class Stream:
 
     def _judged(self, windows: Windows, silence: Silence | None) -> Events:
         outputs = self.model.infer(windows.values) if len(windows) else {}
+        if self.onlook is not None and len(windows):
+            self.onlook(windows, outputs)
         if silence is not None and len(silence.series):
             return self.judge.judge_around(silence, windows, outputs)
         return self.judge.judge(windows, outputs) if len(windows) else Events()
+
+    def call(self, call: Call) -> None:
+        """What a person asks of this stream; what names a series that is not here has no effect."""
+        self._make_room()
+        self.judge.call(call, self.intake.find(call.series) if call.series else None)
 
     def _make_room(self) -> None:
         self.grid.resize(len(self.intake.names))
@@ -122,6 +133,7 @@ class Stream:
             "open": self.grid.pending(), "series": self.intake.series_count,
             "stale": int(self.grid.stale.sum()), "gaps": rhythm["gaps"] + sequences.gaps,
             "missing": rhythm["missing"] + sequences.missing, **self.judge.counts,
+            "muted": self.judge.attention.muted(), "withheld": self.judge.attention.withheld,
         }  # fmt: skip
 
     def fingerprint(self) -> list[Any]:
