@@ -10,20 +10,18 @@ where it has none: what f falls by when a stretch of one channel is what the ref
 What is missing in the window is missing all the way, and has no share.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.core.model import Differentiable, Manifest, Model, Target
+from transom.core.model import Differentiable, Manifest, Model, Outputs, Target
 from transom.errors import TransomError
 
 FEWEST, STEPS, MOST = 16, 32, 64  # pieces of the way
 STRETCHES = 16  # of one channel that occlusion replaces one after the other, at most
 ROWS = 64  # windows given to the model at a time
-LARGEST = 1 << 20  # values in the windows of one explanation of a running agent: 64 of [128, 128]
 
 Method = Literal["integrated gradients", "occlusion"]
 
@@ -60,7 +58,7 @@ class Explanation:
         return np.asarray(self.share.sum(1))
 
 
-def choose_target(manifest: Manifest, wanted: str | None, outputs: dict[str, NDArray[np.float32]]) -> Target:
+def choose_target(manifest: Manifest, wanted: str | None, outputs: Outputs) -> Target:
     """What is to be explained. wanted: None for the score, the median forecast of the first target's last step, or the
     likeliest class (outputs: of the window); else a class, or `channel`, `channel@step` (from 1). Raises TransomError.
     """
@@ -89,64 +87,71 @@ def choose_target(manifest: Manifest, wanted: str | None, outputs: dict[str, NDA
     return Target("forecast", (at - 1, names.index(name), middle), f"{name}, step {at} of {m.horizon}")
 
 
+def reference(
+    manifest: Manifest, window: NDArray[np.float32], ordinary: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], str]:
+    """What a window is compared with, float32 [T, C], and what that is in words.
+
+    A detector's window is compared with an ordinary one: a flat line at some mean is itself an anomaly to a detector
+    that asks how lively a channel is (docs/explanations.md has figures). Without one the older half of the window, and
+    the same mirrored, stands for it. Forecasts and classes are of a window's shape, and compared with having none.
+    """
+    if manifest.task == "anomaly":
+        if ordinary is not None:
+            return ordinary, "an ordinary window before it"
+        half = window[: -(-len(window) // 2)]
+        if (np.isfinite(half).any(0) | ~np.isfinite(window).any(0)).all():
+            return np.concatenate([half, half[::-1]])[: len(window)], "its own older half, twice"
+    known = np.isfinite(window)
+    middle = [np.median(window[there, c]) if there.any() else np.nan for c, there in enumerate(known.T)]
+    return np.broadcast_to(np.asarray(middle, np.float32), window.shape).copy(), "each channel at its median"
+
+
 def explain(
-    model: Model, window: NDArray[np.float32], references: Sequence[NDArray[np.float32]], wanted: str | None = None,
+    model: Model, window: NDArray[np.float32], against: NDArray[np.float32], wanted: str | None = None,
     pieces: int = STEPS, method: Method | None = None,
 ) -> Explanation:  # fmt: skip
-    """window: float32 [T, C], NaN where missing; references: one or more float32 [T, C], whose explanations are
-    averaged; wanted: see `choose_target`; pieces: of each way, 16 to 64; method: None for the best that the model
-    allows. Raises TransomError for a target that the model does not have, and what the model raises."""
-    outputs = {key: array for key, array in model.infer(window[None].copy()).items()}
+    """window: float32 [T, C], NaN where missing; against: float32 [T, C], see `reference`; wanted: see
+    `choose_target`; pieces: of the way, 16 to 64; method: None for the best that the model allows. Raises TransomError
+    for a target or a method that the model does not have, and what the model raises."""
+    outputs = model.infer(window[None].copy())
     target = choose_target(model.manifest, wanted, outputs)
     value = float(target.of(outputs)[0])
     if not np.isfinite(value):
         raise TransomError("window", f"{model.manifest.label} says nothing of it", "too many readings are missing")
     known = np.isfinite(window)
-    filled = np.stack([_completed(r, window) for r in references])
-    base = target.of(model.infer(filled.copy())).astype(np.float64)
-    share: NDArray[np.float64] | None = None
+    # The window's gaps are gaps of the reference too; where it has gaps of its own it says what the window does.
+    filled = np.where(known & np.isfinite(against), against, window)
+    base = float(target.of(model.infer(filled[None].copy()))[0])
+    own = outputs["contribution"][0] if "contribution" in outputs else None
     if method != "occlusion" and isinstance(model, Differentiable):
         pieces = min(max(pieces, FEWEST), MOST)
         share = _integrated(model, window, filled, known, target, pieces)
-    if share is None:
-        if method == "integrated gradients":
-            raise TransomError("method", f"{model.manifest.label} has no gradients", "use occlusion")
-        share, pieces = _occluded(model, window, filled, known, target)
-        used: Method = "occlusion"
-    else:
-        used = "integrated gradients"
-    own = outputs["contribution"][0] if "contribution" in outputs else None
-    return Explanation(
-        target, used, value, float(np.mean(base)), window, filled.mean(0), np.where(known, share, 0.0), own, pieces
-    )
-
-
-def _completed(reference: NDArray[np.float32], window: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The reference with the window's gaps; where it has gaps of its own it says what the window does."""
-    return np.where(np.isfinite(window) & np.isfinite(reference), reference, window)
+        if share is not None:
+            return Explanation(target, "integrated gradients", value, base, window, filled, share, own, pieces)
+    if method == "integrated gradients":
+        raise TransomError("method", f"{model.manifest.label} gives no gradients here", "use occlusion")
+    share, pieces = _occluded(model, window, filled, known, target)
+    return Explanation(target, "occlusion", value, base, window, filled, share, own, pieces)
 
 
 def _integrated(
-    model: Differentiable, window: NDArray[np.float32], references: NDArray[np.float32], known: NDArray[np.bool_],
+    model: Differentiable, window: NDArray[np.float32], against: NDArray[np.float32], known: NDArray[np.bool_],
     target: Target, pieces: int,
 ) -> NDArray[np.float64] | None:  # fmt: skip
     """float64 [T, C]; None where a gradient is no number."""
     at = ((np.arange(pieces) + 0.5) / pieces).astype(np.float32)[:, None, None]
-    total = np.zeros(window.shape)
-    for reference in references:
-        way = window - reference  # NaN where missing
-        rows = reference + at * way
-        slopes = np.concatenate([model.gradients(rows[i : i + ROWS], target) for i in range(0, pieces, ROWS)])
-        slope = slopes.astype(np.float64).mean(0)
-        if not np.isfinite(slope[known]).all():
-            return None
-        total += np.where(known, slope, 0.0) * np.where(known, way, 0.0)
-    return np.asarray(total / len(references))
+    way = window - against  # NaN where missing
+    rows = against + at * way
+    slopes = np.concatenate([model.gradients(rows[i : i + ROWS], target) for i in range(0, pieces, ROWS)])
+    slope = slopes.astype(np.float64).mean(0)
+    if not np.isfinite(slope[known]).all():
+        return None
+    return np.where(known, slope, 0.0) * np.where(known, way, 0.0)
 
 
 def _occluded(
-    model: Model, window: NDArray[np.float32], references: NDArray[np.float32], known: NDArray[np.bool_],
-    target: Target,
+    model: Model, window: NDArray[np.float32], against: NDArray[np.float32], known: NDArray[np.bool_], target: Target
 ) -> tuple[NDArray[np.float64], int]:  # fmt: skip
     """float64 [T, C], each stretch's fall spread over its known steps; and how many windows were asked for."""
     length, channels = window.shape
@@ -155,13 +160,23 @@ def _occluded(
     places = [(c, a, b) for c, a, b in places if known[a:b, c].any()]
     share = np.zeros(window.shape)
     value = float(target.of(model.infer(window[None].copy()))[0])
-    for reference in references:
-        for i in range(0, len(places), ROWS):
-            some = places[i : i + ROWS]
-            rows = np.repeat(window[None], len(some), 0)
-            for row, (c, a, b) in zip(rows, some, strict=True):
-                row[a:b, c] = reference[a:b, c]
-            for (c, a, b), there in zip(some, target.of(model.infer(rows)).tolist(), strict=True):
-                there_known = known[a:b, c]
-                share[a:b, c] += (value - there) * there_known / there_known.sum()
-    return share / len(references), len(places) * len(references)
+    for i in range(0, len(places), ROWS):
+        some = places[i : i + ROWS]
+        rows = np.repeat(window[None], len(some), 0)
+        for row, (c, a, b) in zip(rows, some, strict=True):
+            row[a:b, c] = against[a:b, c]
+        for (c, a, b), without in zip(some, target.of(model.infer(rows)).tolist(), strict=True):
+            share[a:b, c] = (value - without) * known[a:b, c] / known[a:b, c].sum()
+    return share, len(places)
+
+
+def stretch(by_step: NDArray[np.float64]) -> tuple[int, int]:
+    """[first, last] of the shortest run of steps that holds at least two thirds of what the steps add up to."""
+    sums = np.concatenate([[0.0], np.cumsum(by_step)])
+    sign = 1.0 if sums[-1] >= 0 else -1.0
+    for n in range(1, len(by_step)):
+        runs = sign * (sums[n:] - sums[:-n])
+        at = int(np.argmax(runs))
+        if runs[at] >= 2 / 3 * abs(sums[-1]):
+            return at, at + n - 1
+    return 0, len(by_step) - 1

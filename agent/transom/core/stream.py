@@ -57,7 +57,7 @@ class Stream:
         self.judge = Judge(self.intake, m, spec.alert, spec.budget, spec.threshold, interval)
         self.fates = np.zeros(len(Fate), np.int64)
         self.shed = 0
-        self.onlook: Callable[[Windows, Outputs], None] | None = None  # sees each batch of windows and its outputs
+        self.onlook: Callable[[Windows, Outputs], None] | None = None  # sees each batch of windows when judged
 
     def collect(self, readings: Readings) -> tuple[Windows, Silence, NDArray[np.uint8]]:
         """Align and window: the due windows that these readings complete, who fell silent, and each reading's fate."""
@@ -100,11 +100,13 @@ class Stream:
 
     def _judged(self, windows: Windows, silence: Silence | None) -> Events:
         outputs = self.model.infer(windows.values) if len(windows) else {}
+        if silence is not None and len(silence.series):
+            events = self.judge.judge_around(silence, windows, outputs)
+        else:
+            events = self.judge.judge(windows, outputs) if len(windows) else Events()
         if self.onlook is not None and len(windows):
             self.onlook(windows, outputs)
-        if silence is not None and len(silence.series):
-            return self.judge.judge_around(silence, windows, outputs)
-        return self.judge.judge(windows, outputs) if len(windows) else Events()
+        return events
 
     def call(self, call: Call) -> None:
         """What a person asks of this stream; what names a series that is not here has no effect."""
