@@ -35,9 +35,9 @@ class Call(NamedTuple):
 
 
 class Attention(Table):
-    """muted_until: int64 [S] µs; with_alert: int8 [S], ANOMALY or SILENCE: the mute ends with that alert; kept_back: int8 [S], UPDATE or
-    RAISE of an anomaly; silence_kept_back: bool [S], the raise of a no-data alert. seen: by series and kind, who has
-    acknowledged the alert and when (µs); withheld: changes that were not told."""
+    """muted_until: int64 [S] µs; with_alert: int8 [S], ANOMALY or SILENCE: the mute ends with that alert; kept_back:
+    int8 [S], UPDATE or RAISE of an anomaly; silence_kept_back: bool [S], the raise of a no-data alert. seen: by series
+    and kind, who has acknowledged the alert and when (µs); withheld: changes that were not told."""
 
     fills: ClassVar[dict[str, Any]] = {
         "muted_until": NEVER, "with_alert": 0, "kept_back": 0, "silence_kept_back": False,

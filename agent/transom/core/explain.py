@@ -6,10 +6,11 @@ A model and a window come in, shares that can be checked come out. Integrated gr
     share[t, c] = (x - x')[t, c] * mean over k of d f(x' + (k + 1/2) / n (x - x')) / d x[t, c]
 
 so that all shares together are f(x) - f(x') but for what the cutting costs, which `Explanation.gap` tells. Occlusion
-where it has none: what f falls by when a stretch of one channel is what the reference says (Zeiler & Fergus, ECCV 2014).
+where it has none: what f falls by when a stretch of one channel is what the reference says (Zeiler & Fergus 2014).
 What is missing in the window is missing all the way, and has no share.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -156,7 +157,7 @@ def _occluded(
     """float64 [T, C], each stretch's fall spread over its known steps; and how many windows were asked for."""
     length, channels = window.shape
     bounds = np.unique(np.linspace(0, length, min(STRETCHES, length) + 1).astype(int))
-    places = [(c, a, b) for c in range(channels) for a, b in zip(bounds, bounds[1:], strict=False)]
+    places = [(c, a, b) for c in range(channels) for a, b in itertools.pairwise(bounds)]
     places = [(c, a, b) for c, a, b in places if known[a:b, c].any()]
     share = np.zeros(window.shape)
     value = float(target.of(model.infer(window[None].copy()))[0])

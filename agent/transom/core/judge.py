@@ -222,12 +222,16 @@ class Judge:
         change = self.alerts.silence(series, times, silence.back[rows])
         self.counts["alerts"] += int((change == Change.RAISE).sum())
         shown = self.attention.tell_silence(series, times, change)
-        for i, time, kind, happened in zip(series.tolist(), times.tolist(), shown.tolist(), change.tolist(), strict=True):
+        for i, time, kind, happened in zip(
+            series.tolist(), times.tolist(), shown.tolist(), change.tolist(), strict=True
+        ):
             if kind:
                 told.append(self._no_data(i, time, kind))
             if happened == Change.CLEAR:
                 self.alerts.silent_since[i] = self.alerts.fills["silent_since"]
-            if kind == Change.CLEAR and self.alerts.active[i] and self.attention.kept_back[i] != RAISE:  # both kinds share a retained topic: the last stays
+            if (
+                kind == Change.CLEAR and self.alerts.active[i] and self.attention.kept_back[i] != RAISE
+            ):  # both kinds share a retained topic: the last stays
                 told.append(self._still_up(i, time))
         return told
 
@@ -285,7 +289,9 @@ class Judge:
 
     def find(self, alert: str) -> tuple[int, str] | None:
         """Series and kind of an alert that is up."""
-        candidates = np.flatnonzero(self.alerts.active | (self.alerts.silent_since != self.alerts.fills["silent_since"]))
+        candidates = np.flatnonzero(
+            self.alerts.active | (self.alerts.silent_since != self.alerts.fills["silent_since"])
+        )
         found = ((i, kind) for i in candidates.tolist() for known, kind in self.up(i) if known == alert)
         return next(found, None)
 

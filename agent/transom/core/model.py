@@ -130,15 +130,18 @@ class Model(Protocol):
 
 
 class Target(NamedTuple):
-    """One number of a model's outputs: `outputs[key][:, *index]`. name: for people."""
+    """One number of a model's outputs: `outputs[key][:, *at]`. name: for people."""
 
     key: str
-    index: tuple[int, ...]
+    at: tuple[int, ...]
     name: str
 
     def of(self, outputs: Outputs) -> NDArray[np.float32]:
         """float32 [B]."""
-        return outputs[self.key][(slice(None), *self.index)]
+        array = outputs[self.key]
+        for i in self.at:
+            array = array[:, i]
+        return array
 
 
 @runtime_checkable

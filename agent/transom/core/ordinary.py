@@ -65,4 +65,5 @@ class Ordinary(Table):
         """float32 [T, C]: an ordinary window from before the last one; None when none has been seen."""
         if series >= self.size or not self.kept[series]:
             return None
-        return (self.older if self.kept[series] == 2 else self.newer)[series].copy()
+        kept = self.older if self.kept[series] == 2 else self.newer
+        return np.array(kept[series])

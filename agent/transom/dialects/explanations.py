@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 
 from transom.core.events import shown
 from transom.core.explain import Explanation, stretch
+from transom.core.model import Manifest
 from transom.dialects.plain import rfc3339
+
+ANY_SENSOR = (
+    "a model for any sensor raises alerts by what is new in the series' own past; explained here is its network's score"
+)
+
+
+def note(manifest: Manifest) -> str:
+    """What is to be known beside the shares, "" for nothing."""
+    return ANY_SENSOR if manifest.any_sensor and manifest.task == "anomaly" else ""
 
 
 class Place(NamedTuple):
@@ -58,8 +68,8 @@ def _channel(found: Explanation, place: Place, i: int, size: float) -> dict[str,
 
 
 def summary(found: Explanation, place: Place) -> str:
-    """ "score 6.41, 0.39 for an ordinary window before it; 93 % of the difference from vibration, most of it in the last
-    3 steps"."""
+    """ "score 6.41, 0.39 for an ordinary window before it; 93 % from vibration, most of it in the last 3 of 64
+    steps"."""
     text = f"{found.target.name} {shown(found.value)}, {shown(found.reference_value)} for {place.reference}"
     total = float(np.abs(found.by_channel).sum())
     if total <= 0:
@@ -86,8 +96,10 @@ def _when(found: Explanation, place: Place) -> str:
         return where if times is None or count == 1 else f"{where}, since {times[first]}"
     if times is not None:
         return f"at {times[first]}" if count == 1 else f"from {times[first]} to {times[last]}"
-    return f"{length - 1 - last} to {length - 1 - first} steps before the end" if count > 1 else (
-        f"{length - 1 - last} steps before the end"
+    return (
+        f"{length - 1 - last} to {length - 1 - first} steps before the end"
+        if count > 1
+        else (f"{length - 1 - last} steps before the end")
     )
 
 

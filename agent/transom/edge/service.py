@@ -6,9 +6,10 @@ Settings and a pipeline in, publications out. Ends within seconds of `stop`, wit
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.pipeline import Pipeline, Turn
 from transom.dialects.plain import Publication, publications
@@ -16,12 +17,14 @@ from transom.edge import logs, observe, reports
 from transom.edge.assembly import Assembly
 from transom.edge.clock import Clock
 from transom.edge.hearing import Absence
-from transom.edge.inbox import Drained, Inbox
+from transom.edge.inbox import Drained, Inbox, Token
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper
 from transom.edge.mqtt import Connection
 from transom.edge.outbox import Outbox
+from transom.edge.redelivered import Mark
 from transom.edge.reload import RESTART, Reload
+from transom.edge.remote import Remote
 from transom.edge.sift import digest
 from transom.edge.wire import broker_options
 from transom.settings import AgentSettings, Settings
@@ -53,6 +56,7 @@ class Agent:
         journal = None if a.durability == "none" else Journal(a.state, a.durability)
         self._keeper = Keeper(journal, a.commit_every / 1000)
         self._outbox = Outbox(a.outbox, a.max_age, self._keeper.waiting)
+        self._remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None)
         self._connection: Connection | None = None
         self._clock = Clock()
         self._absence = Absence()
@@ -79,6 +83,8 @@ class Agent:
                 connection.wait_writable()
                 self._turn(self._inbox.drain())
                 connection = self._reloaded()
+                if self._reload is not None and (problems := self._reload.concluded()) is not None:
+                    self._remote.reloaded(problems)
                 if not self.ready.is_set() and connection.ready:
                     self.ready.set()
                     log.info("ready: watching %s on %s", ", ".join(self.pipeline.filters), self.settings.broker.host)
@@ -99,20 +105,34 @@ class Agent:
         messages, tokens, marks, again = self._keeper.redelivered.split(drained.messages, drained.tokens)
         now, jump = self._clock.look()
         jump += self._gone()
-        turn = Turn(messages, self._tick(now, bool(messages)), jump, drained.shed)
+        tick, shed = self._tick(now, bool(messages)), self._remote.shed(drained.shed)
+        segments = self._remote.split(messages)
+        for requests, part in segments[:-1]:  # a call acts between the messages before and after it
+            self._one(Turn(part, jump=jump, shed=shed, calls=self._remote.handle(requests, self.pipeline)), now)
+            jump, shed = 0, {}
+        requests, part = segments[-1]
+        turn = Turn(part, tick, jump, shed, calls=self._remote.handle(requests, self.pipeline))
+        self._one(turn, now, [*tokens, *again], marks)
+        if self._keeper.wait() == 0.0 or len(part) < len(messages):  # what a call has changed is kept, then told
+            self._commit()
+        self._outbox.flush(now, self._connection)
+        for answer in self._remote.answers():
+            self._connection.publish(answer)
+
+    def _one(self, turn: Turn, now: int, tokens: Sequence[Token] = (), marks: Sequence[Mark] = ()) -> None:
+        """tokens, marks: of the messages of this turn and of what came before it."""
+        assert self._connection is not None
+        self._remote.watch(self.pipeline)
         self._keeper.remember(self.pipeline)
         turn, events, out = self._process(turn)
         self._overload.look(self._connection.held_back)
         alerts = [p for p in out if p.qos]
         self._outbox.predict((p for p in out if not p.qos), now, self._connection)
-        if messages:
+        if turn.messages:
             done = time.time_ns() // 1_000_000
-            self.latencies.add([done - m.received for m in messages])
-        if messages or again or alerts or events.moved or turn.jump or turn.shed or turn.refused:
-            self._keeper.add(turn, [*tokens, *again], marks, alerts)
-        if self._keeper.wait() == 0.0:
-            self._commit()
-        self._outbox.flush(now, self._connection)
+            self.latencies.add([done - m.received for m in turn.messages])
+        if turn.messages or turn.calls or tokens or alerts or events.moved or turn.jump or turn.shed or turn.refused:
+            self._keeper.add(turn, tokens, marks, alerts)
         if self._on_events is not None:
             self._on_events(events, now)
 
@@ -202,10 +222,13 @@ class Agent:
             return
         now, _ = self._clock.look()
         # While the agent was away nobody listened: silence is not counted for that time.
-        jump = Turn(jump=now - last)
+        jump = Turn(jump=now - last, calls=_configured(self.pipeline))
         self.pipeline.take(jump)
         self._keeper.add(jump, (), (), ())
         log.info("state restored: %s series", sum(a["series"] for a in self.pipeline.accounts().values()))
+
+    def _filters(self) -> list[str]:
+        return [*self.pipeline.filters, *self._remote.filters]
 
     def _subscriptions(self) -> dict[str, int] | None:
         """What this broker's session is known to hold."""
@@ -215,7 +238,7 @@ class Agent:
 
     def _connect(self, subscribed: dict[str, int] | None) -> Connection:
         connection = self._connection = Connection(
-            broker_options(self.settings), filters=self.pipeline.filters, inbox=self._inbox, subscribed=subscribed,
+            broker_options(self.settings), filters=self._filters(), inbox=self._inbox, subscribed=subscribed,
             will=self._status("offline"), birth=lambda: [self._status(), self._info()],
         )  # fmt: skip
         self._state = self._status_word()
@@ -231,6 +254,7 @@ class Agent:
         settings, assembly = change
         self._commit()
         fresh = assembly.pipeline.restore(self.pipeline.snapshot())
+        assembly.pipeline.take(Turn(calls=_configured(assembly.pipeline)))
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
         self.settings, self.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
@@ -243,7 +267,7 @@ class Agent:
             self._outbox.again()
             self._connect(None)
         else:
-            self._connection.watch(self.pipeline.filters)
+            self._connection.watch(self._filters())
             self._connection.publish(self._info())
         log.info("configuration reloaded: watching %s", ", ".join(self.pipeline.filters))
         return self._connection
@@ -253,6 +277,7 @@ class Agent:
         old = self.settings.agent
         self._keeper.linger.at_most(agent.commit_every / 1000)
         self._outbox.limit, self._outbox.max_age = agent.outbox, agent.max_age
+        self._remote.allow(agent.remote)
         late = [key for key in RESTART if getattr(agent, key) != getattr(old, key)]
         if late:
             log.warning("takes effect when the agent is started again: %s", ", ".join(f"agent.{key}" for key in late))
@@ -332,4 +357,10 @@ class Agent:
             ),
             "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
             "journal": keeper.counts(), "clock_steps": self._clock.steps,
+            "calls": dict(self._remote.counts),
         })  # fmt: skip
+
+
+def _configured(pipeline: Pipeline) -> list[Call]:
+    """Ends the budgets that remote calls have set."""
+    return [Call("configured", name) for name in pipeline.streams]

@@ -212,7 +212,7 @@ class TorchScriptModel:
                     self._second, _ = _frozen(torch, self.bundle)
             with torch.enable_grad():
                 given = torch.from_numpy(values.copy()).requires_grad_()
-                output = self._second(given)[target.key][(slice(None), *target.index)]
+                output = self._second(given)[target.key][(slice(None), *target.at)]
                 (slope,) = torch.autograd.grad(output.sum(), given)
         except Exception as error:  # torch.jit.Error is not always a RuntimeError
             raise ModelError(

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,15 +56,15 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         out = _opened(args.output, stack)
         alerts = _opened(args.alerts, stack) if args.alerts else None
-        progress = stack.enter_context(_progress(console))
+        progress = stack.enter_context(progress_bar(console))
         if tables:
-            replay = _TableReplay(settings, args.model, args.stream)
-            for events in _advance(replay.run(tables), progress, replay):
+            replay = TableReplay(settings, args.model, args.stream)
+            for events in advance(replay.run(tables), progress, replay):
                 _write(events, out, alerts, tally)
             tally.add_accounts(replay.accounts())
             tally.bad.update(replay.bad_cells())
         if logs:
-            pipeline = _recorded_pipeline(settings, args, logs[0])
+            pipeline = recorded_pipeline(settings, args, logs[0])
             for path in logs:
                 for events in _recorded(path, pipeline, progress):
                     _write(events, out, alerts, tally)
@@ -91,10 +91,15 @@ class Tally:
             self.accounts.update(counts)
 
 
-class _TableReplay:
+class TableReplay:
     """CSV files through pipelines that share one model; files of one column and of several need different payloads."""
 
-    def __init__(self, settings: Settings, model: str | None, stream: str | None) -> None:
+    def __init__(
+        self, settings: Settings, model: str | None, stream: str | None, portion: int | None = None,
+        on_pipeline: Callable[[Pipeline], None] | None = None,
+    ) -> None:  # fmt: skip
+        """portion: rows of a file at a time, None for as many as come; on_pipeline: told of each before it runs."""
+        self._portion, self._on_pipeline = portion, on_pipeline
         name, self._stream = _stream_for_tables(settings, stream)
         path = bundle.find_model(model or self._stream.model, Path() if model else settings.folder)
         digest = None if model else self._stream.model_sha256
@@ -110,13 +115,16 @@ class _TableReplay:
             for table, messages in batch:
                 by_shape.setdefault(table.shape, []).extend(messages)
             for shape, messages in by_shape.items():
-                yield self._pipeline(shape).process(messages)
+                for begin in range(0, len(messages), self._portion or len(messages)):
+                    yield self._pipeline(shape).process(messages[begin : begin + (self._portion or len(messages))])
         for pipeline in self._pipelines.values():
             yield pipeline.flush()
 
     def _pipeline(self, shape: str | None) -> Pipeline:
         if shape not in self._pipelines:
             self._pipelines[shape] = Pipeline([(recordings.table_stream(self._spec, shape), self.model)])
+            if self._on_pipeline is not None:
+                self._on_pipeline(self._pipelines[shape])
         return self._pipelines[shape]
 
     def position(self) -> tuple[int, int]:
@@ -151,7 +159,7 @@ def _stream_for_tables(settings: Settings, name: str | None) -> tuple[str, Strea
     return "replay", StreamSettings(topic=recordings.TOPIC)
 
 
-def _recorded_pipeline(settings: Settings, args: argparse.Namespace, path: Path) -> Pipeline:
+def recorded_pipeline(settings: Settings, args: argparse.Namespace, path: Path) -> Pipeline:
     if not settings.streams:
         raise RecordingError(str(path), "is a recording of topics, and no stream says what they mean", "give -c FILE")
     if args.model is not None:
@@ -171,7 +179,7 @@ def _recorded(path: Path, pipeline: Pipeline, progress: Progress) -> Iterator[Ev
         progress.update(task, completed=source.done)
 
 
-def _advance(batches: Iterator[Events], progress: Progress, replay: _TableReplay) -> Iterator[Events]:
+def advance(batches: Iterator[Events], progress: Progress, replay: TableReplay) -> Iterator[Events]:
     task = progress.add_task("replay", total=None)
     for events in batches:
         yield events
@@ -200,7 +208,7 @@ def _opened(name: str, stack: ExitStack) -> BinaryIO:
         raise TransomError(name, error.strerror or str(error), "choose a file that can be written") from None
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
