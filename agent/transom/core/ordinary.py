@@ -38,7 +38,7 @@ class Ordinary(Table):
     def look(self, windows: Windows, _outputs: Outputs) -> None:
         """Windows that have just been judged."""
         self.resize(self._stream.grid.size)
-        last = np.flatnonzero(segments.ends(segments.starts(windows.series)))
+        last = segments.ends(segments.starts(windows.series))
         series, values = windows.series[last], windows.values[last]
         # A row that was forgotten begins anew; its time may be anything but must not be older than what is here.
         anew = series[windows.end[last] < self.end[series]]
