@@ -2,8 +2,8 @@
 
 `transom train` on the first 60 % of SKAB's recording without anomalies; pieces of the rest, each with a fault in one
 channel (those of `attribution`). Explained is the window that raises the alert, and the last one over the bar, by
-integrated gradients and by occlusion, each against several references. Counted is how often the channel at fault has the
-largest share, and how far the shares are from adding up (median and 90th percentile of the gap, in parts of the
+integrated gradients and by occlusion, each against several references. Counted is how often the channel at fault has
+the largest share, and how far the shares are from adding up (median and 90th percentile of the gap, in parts of the
 difference in score). Some 3 minutes on one core.
 """
 

@@ -33,16 +33,13 @@ class Ordinary(Table):
         self.latest, self.newer, self.older = (np.zeros((0, m.length, len(m.channels)), np.float32) for _ in range(3))
         self.end, self.since = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self.kept = np.zeros(0, np.int8)
-        stream.onlook = self.look
+        stream.onlooker = self
 
     def look(self, windows: Windows, _outputs: Outputs) -> None:
         """Windows that have just been judged."""
         self.resize(self._stream.grid.size)
         last = segments.ends(segments.starts(windows.series))
         series, values = windows.series[last], windows.values[last]
-        # A row that was forgotten begins anew; its time may be anything but must not be older than what is here.
-        anew = series[windows.end[last] < self.end[series]]
-        self.reset(anew)
         self.latest[series], self.end[series] = values, windows.end[last]
         self.since[series] += np.diff(last, prepend=-1) * self._stream.spec.stride
         alerts = self._stream.judge.alerts
@@ -52,6 +49,10 @@ class Ordinary(Table):
         self.older[ids], self.newer[ids] = self.newer[ids], values[due]
         self.kept[ids] = np.minimum(self.kept[ids] + 1, 2)
         self.since[ids] = 0
+
+    def reset(self, series: NDArray[np.int32]) -> None:
+        self.resize(self._stream.grid.size)
+        super().reset(series)
 
     def window(self, series: int) -> tuple[NDArray[np.float32], int | None] | None:
         """The last window (float32 [T, C]) of a series and when it ended (µs; None when it was judged before anyone

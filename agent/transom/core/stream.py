@@ -3,9 +3,8 @@
 Messages of its topics in, events out; `Pipeline` gives it the messages.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +41,18 @@ class StreamSpec:
     max_series: int = 10_000
 
 
+class Onlooker(Protocol):
+    """Sees what a stream judges, and changes nothing."""
+
+    def look(self, windows: Windows, outputs: Outputs) -> None:
+        """A batch of windows that has just been judged, and what the model made of it."""
+        ...
+
+    def reset(self, series: NDArray[np.int32]) -> None:
+        """These series have given their places back."""
+        ...
+
+
 class Stream:
     """One stream: the rooms of the core in the order of the flow."""
 
@@ -57,7 +68,7 @@ class Stream:
         self.judge = Judge(self.intake, m, spec.alert, spec.budget, spec.threshold, interval)
         self.fates = np.zeros(len(Fate), np.int64)
         self.shed = 0
-        self.onlook: Callable[[Windows, Outputs], None] | None = None  # sees each batch of windows when judged
+        self.onlooker: Onlooker | None = None
 
     def collect(self, readings: Readings) -> tuple[Windows, Silence, NDArray[np.uint8]]:
         """Align and window: the due windows that these readings complete, who fell silent, and each reading's fate."""
@@ -91,6 +102,8 @@ class Stream:
         events = Events(alerts=self.judge.forget(gone, now), moved=True)
         for room in (self.grid, self.buffers, self.judge):
             room.reset(gone)
+        if self.onlooker is not None:
+            self.onlooker.reset(gone)
         self.intake.forget(gone.tolist())
         return True, events
 
@@ -104,8 +117,8 @@ class Stream:
             events = self.judge.judge_around(silence, windows, outputs)
         else:
             events = self.judge.judge(windows, outputs) if len(windows) else Events()
-        if self.onlook is not None and len(windows):
-            self.onlook(windows, outputs)
+        if self.onlooker is not None and len(windows):
+            self.onlooker.look(windows, outputs)
         return events
 
     def call(self, call: Call) -> None:

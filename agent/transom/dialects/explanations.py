@@ -82,7 +82,7 @@ def summary(found: Explanation, place: Place) -> str:
         if told >= 2 / 3:
             break
     if len(place.channels) == 1:
-        parts = [f"{'up' if found.by_channel[0] > 0 else 'down'} by {place.channels[0]}"]
+        parts = [f"{'raised' if found.by_channel[0] > 0 else 'lowered'} by {place.channels[0]}"]
     return f"{text}; {', '.join(parts)}, most of it {_when(found, place)}"
 
 
@@ -120,4 +120,4 @@ def _list(values: NDArray[Any]) -> list[float | None]:
 
 
 def _number(value: float) -> float | None:
-    return float(f"{value:.7g}") if np.isfinite(value) else None
+    return float(f"{value:.7g}") + 0.0 if np.isfinite(value) else None  # no -0.0

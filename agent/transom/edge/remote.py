@@ -99,7 +99,7 @@ class Remote:
         self._watched = pipeline
         wanted = "explain" in self.allowed
         for stream in pipeline.streams.values():
-            stream.onlook = None
+            stream.onlooker = None
         self._ordinary = {name: Ordinary(s) for name, s in pipeline.streams.items()} if wanted else {}
 
     # --- requests -----------------------------------------------------------------------------------------------------

@@ -101,13 +101,28 @@ class Chosen:
     rank: float
 
 
+class Looker:
+    """seen: windows, outputs and, for each window, what was ordinary before its batch."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self._ordinary = stream, Ordinary(stream)
+        self.seen: list[tuple[Windows, Outputs, list[NDArray[np.float32] | None]]] = []
+
+    def look(self, windows: Windows, outputs: Outputs) -> None:
+        self.seen.append((windows, outputs, [self._ordinary.reference(i) for i in windows.series.tolist()]))
+        self._ordinary.look(windows, outputs)
+
+    def reset(self, series: NDArray[np.int32]) -> None:
+        self._ordinary.reset(series)
+
+
 class Search:
     """Looks on while a recording runs through pipelines, and keeps the window that was asked for."""
 
     def __init__(self, series: str | None, at: int | None) -> None:
         """series: as given, None for any; at: µs, when the window ends at the latest, None for the most remarkable."""
         self._wanted, self._at = series, at
-        self._seen: dict[int, tuple[Stream, Ordinary, list[Any]]] = {}
+        self._seen: dict[int, Looker] = {}
         self.chosen: Chosen | None = None
         self.raised = self.over = False
         self.names: set[str] = set()
@@ -115,25 +130,16 @@ class Search:
     def watch(self, pipeline: Pipeline) -> None:
         """To be called before its first message."""
         for stream in pipeline.streams.values():
-            ordinary = Ordinary(stream)
-            seen: list[tuple[Windows, Outputs, list[Any]]] = []
-            self._seen[id(stream)] = stream, ordinary, seen
-
-            def look(windows: Windows, outputs: Outputs, ordinary: Ordinary = ordinary, seen: list[Any] = seen) -> None:
-                # What was ordinary before this batch: its own windows are still to be chosen from.
-                before = [ordinary.reference(i) for i in windows.series.tolist()]
-                seen.append((windows, outputs, before))
-                ordinary.look(windows, outputs)
-
-            stream.onlook = look
+            self._seen[id(stream)] = looker = Looker(stream)
+            stream.onlooker = looker
 
     def take(self, events: Events) -> None:
         """What came of the messages since the last call."""
         raised = {(a.stream, a.series, a.time) for a in events.alerts if a.event == "raise" and a.kind == "anomaly"}
-        for stream, _, seen in self._seen.values():
-            for windows, outputs, before in seen:
-                self._look(stream, windows, outputs, before, raised)
-            seen.clear()
+        for looker in self._seen.values():
+            for windows, outputs, before in looker.seen:
+                self._look(looker.stream, windows, outputs, before, raised)
+            looker.seen.clear()
 
     def _look(self, stream: Stream, windows: Windows, outputs: Outputs, before: Any, raised: set[Any]) -> None:
         for row, (i, end) in enumerate(zip(windows.series.tolist(), windows.end.tolist(), strict=True)):
