@@ -281,7 +281,7 @@ class Remote:
         self._answers.append(Publication(f"{self._base}/response/{verb}", payload, 1, False))
 
     def _refuse(self, verb: str, request: str | int | None, error: TransomError) -> None:
-        log.info("a call is refused: %s", error)
+        log.info("a call is refused: %s", "".join(c if c.isprintable() else "?" for c in str(error))[:300])
         if len(verb) <= VERB and verb.isprintable() and verb and "/" not in verb:
             told = {"place": error.place, "problem": error.problem, "remedy": error.remedy}
             self._answer(verb, request, {"error": told})
