@@ -1,15 +1,18 @@
 """`transom explain` on recordings: which window it takes, what it prints, and what it refuses."""
 
+import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from runtimes.samples import LENGTH, sample
 from transom.cli import main
 from transom.runtimes import bundle
+from transom.verbs import heat
 
 RAISED = 150
 
@@ -123,3 +126,22 @@ def test_what_cannot_be_explained_is_one_line(
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("transom: ") == 1
+
+
+def test_the_sheet_of_many_channels_shows_those_that_matter() -> None:
+    names = [f"c{i}" for i in range(40)]
+    body = {
+        "stream": "s", "series": "x\x1b[31m", "time": None, "model": "m@1", "summary": "it is", "target": "score",
+        "method": "occlusion", "pieces": 8, "value": 2.0, "reference_value": 1.0, "sum": 1.0, "times": None,
+        "share": {n: [0.0, None, 1.0] for n in names}, "window": {n: [1.0, None, 2.0] for n in names},
+        "channels": [{"channel": n, "unit": "", "share": 0.1, "percent": 2.5, "value": 1.0, "mean": None,
+                      "reference_mean": 1.0} for n in names],
+    }  # fmt: skip
+    out = io.StringIO()
+    Console(file=out, width=60).print(heat.sheet(body, 60))
+    shown = out.getvalue()
+    assert "shown are 16 of 40 channels" in shown
+    assert "c15" in shown
+    assert "c16" not in shown
+    assert "x?[31m" in shown
+    assert "shares of occlusion need not add up" in " ".join(shown.split())

@@ -17,6 +17,7 @@ from transom.verbs.view import BLOCKS, sparkline
 
 NARROWEST = 16  # columns of the picture
 NAME = 24  # columns of a channel's name, at most
+SHOWN = 16  # channels, those with the largest shares
 
 
 def sheet(found: Mapping[str, Any], width: int) -> RenderableType:
@@ -27,6 +28,8 @@ def sheet(found: Mapping[str, Any], width: int) -> RenderableType:
     )  # fmt: skip
     parts: list[RenderableType] = [head, Text(_printable(found["summary"])), Text(), _channels(found), Text()]
     parts += [*_picture(found, width), Text(), Text(_check(found), "dim")]
+    if len(found["channels"]) > SHOWN:
+        parts.append(Text(f"shown are {SHOWN} of {len(found['channels'])} channels; --json has all", "dim"))
     if found.get("note"):
         parts.append(Text(_printable(found["note"]), "dim"))
     return Group(*parts)
@@ -40,7 +43,7 @@ def _channels(found: Mapping[str, Any]) -> Table:
     own = any("contribution" in c for c in found["channels"])
     if own:
         table.add_column("the model's own", justify="right", no_wrap=True)
-    for c in found["channels"]:
+    for c in found["channels"][:SHOWN]:
         unit = f" {c['unit']}" if c["unit"] else ""
         cells = [_value(c["value"]) + unit, _value(c["mean"]), _value(c["reference_mean"])]
         cells += [f"{c['share'] or 0:+.4g}", f"{c['percent']:+.1f}"]
@@ -51,7 +54,7 @@ def _channels(found: Mapping[str, Any]) -> Table:
 
 def _picture(found: Mapping[str, Any], width: int) -> list[Text]:
     """Two lines a channel: its values, and below them what each stretch of steps added (red) or took away (blue)."""
-    names = list(found["share"])
+    names = list(found["share"])[:SHOWN]
     pad = min(NAME, max(map(len, names), default=0)) + 1
     room = max(NARROWEST, width - pad - 1)
     shares = [np.array([v or 0.0 for v in found["share"][n]]) for n in names]
