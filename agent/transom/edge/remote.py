@@ -110,17 +110,21 @@ class Remote:
         at = [i for i, m in enumerate(messages) if m.topic.startswith(self._prefix)] if self.allowed else []
         if not at:
             return [([], messages)]
+        admitted = {i for i in at if self._admitted(messages[i])}
+        requests: list[Message] = []
+        others: list[Message] = []
         segments: list[Segment] = []
         begin = 0
-        requests: list[Message] = []
         for i in at:
-            if i > begin:
-                segments.append((requests, messages[begin:i]))
-                requests = []
+            others += messages[begin:i]
             begin = i + 1
-            if self._admitted(messages[i]):
-                requests.append(messages[i])
-        segments.append((requests, messages[begin:]))
+            if i not in admitted:
+                continue
+            if others:
+                segments.append((requests, others))
+                requests, others = [], []
+            requests.append(messages[i])
+        segments.append((requests, [*others, *messages[begin:]]))
         return segments
 
     def shed(self, topics: dict[str, int]) -> dict[str, int]:
