@@ -1,6 +1,8 @@
 """What a remote call may say: anything else is refused in words, whatever the bytes."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -44,6 +46,17 @@ def test_each_call_that_may_be_allowed_has_a_type_and_an_example_that_is_right()
     assert set(TYPES) == {*REMOTE, "unmute"} == set(NAMES)
     for verb in NAMES:
         decode(verb, example_of(verb).removeprefix("write it like ").encode())
+
+
+def test_the_requests_of_the_guide_are_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "remote-calls.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)`[^|]*\| `(\{.*?\})`", page, re.MULTILINE)
+    assert {verb for verb, _ in rows} == set(NAMES)
+    for verb, request in rows:
+        decode(verb, request.encode())
+    assert json.loads(re.findall(r"```json\n(.*?)```", page, re.DOTALL)[0])["error"].keys() == {
+        "place", "problem", "remedy",
+    }  # fmt: skip
 
 
 def test_a_shell_gives_texts_and_a_request_has_numbers() -> None:
