@@ -21,30 +21,17 @@ from transom.core.ordinary import Ordinary
 from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import Stream
 from transom.dialects import explanations
-from transom.dialects.plain import Publication, rfc3339
+from transom.dialects.plain import Publication
+from transom.edge import calls
 from transom.edge.explainer import Explainer
-from transom.edge.requests import (
-    NAMES,
-    Acknowledge,
-    Explain,
-    Mute,
-    Request,
-    RequestError,
-    SetBudget,
-    Unmute,
-    decode,
-    id_of,
-    unknown,
-)
+from transom.edge.requests import NAMES, Explain, Request, RequestError, decode, id_of, unknown
 from transom.errors import TransomError
-from transom.settings.quantities import format_budget, parse_budget, parse_positive_duration
 
 log = logging.getLogger(__name__)
 
 RATE, BURST = 5.0, 20.0  # calls a second, and at once
 REFUSALS = 1.0  # a second of the calls beyond that are told so
 LARGEST = 1 << 15  # values of a window that is explained: the answer has each twice
-LONGEST_MUTE = 366 * 86_400_000  # ms
 VERB = 32  # characters of a verb that is answered
 
 Segment = tuple[list[Message], Sequence[Message]]
@@ -147,19 +134,19 @@ class Remote:
 
     def handle(self, requests: Sequence[Message], pipeline: Pipeline) -> list[Call]:
         """What these requests want of the pipeline, as it is now; answers are kept until `answers`."""
-        calls: list[Call] = []
+        wanted: list[Call] = []
         if requests:
             self.watch(pipeline)
         for message in requests:
             verb = message.topic.removeprefix(self._prefix)
             try:
                 request = self._read(verb, message.payload)
-                calls += self._do(verb, request, message.received * 1000, pipeline)
+                wanted += self._do(verb, request, message.received * 1000, pipeline)
                 self.counts[verb] += 1
             except TransomError as error:
                 self.counts["refused"] += 1
                 self._refuse(verb, id_of(message.payload), error)
-        return calls
+        return wanted
 
     def _read(self, verb: str, payload: bytes) -> Request:
         if verb not in NAMES:
@@ -171,16 +158,11 @@ class Remote:
 
     def _do(self, verb: str, request: Request, at: int, pipeline: Pipeline) -> list[Call]:
         """at: µs since 1970, when the request came."""
-        if isinstance(request, Mute):
-            return [self._mute(request, at, pipeline)]
-        if isinstance(request, Unmute):
-            stream, series, _ = _series(request, pipeline)
-            self._answer(verb, request.id, {"stream": stream.spec.name, "series": series})
-            return [Call("unmute", stream.spec.name, series, at)]
-        if isinstance(request, Acknowledge):
-            return [self._acknowledge(request, at, pipeline)]
-        if isinstance(request, SetBudget):
-            return [self._set_budget(request, at, pipeline)]
+        changed = calls.change(request, at, pipeline)
+        if changed is not None:
+            call, body = changed
+            self._answer(verb, request.id, body)
+            return [call]
         if isinstance(request, Explain):
             self._explain(request, pipeline)
         elif verb == "reload":
@@ -196,49 +178,9 @@ class Remote:
             })  # fmt: skip
         return []
 
-    def _mute(self, request: Mute, at: int, pipeline: Pipeline) -> Call:
-        stream, series, kind = _series(request, pipeline)
-        try:
-            duration = parse_positive_duration(request.duration)
-        except ValueError as error:
-            raise RequestError("duration", *map(str, error.args)) from None
-        if duration > LONGEST_MUTE:
-            raise RequestError("duration", f"{request.duration!r} is longer than a year", "mute it for a shorter time")
-        until = at + 1000 * duration
-        log.info("muted until %s: %s/%s", rfc3339(until), stream.spec.name, series)
-        body = {"stream": stream.spec.name, "series": series, "until": rfc3339(until)}
-        self._answer("mute", request.id, body | ({"alert": request.alert} if request.alert else {}))
-        return Call("mute", stream.spec.name, series, at, until, request.alert or "", kind)
-
-    def _acknowledge(self, request: Acknowledge, at: int, pipeline: Pipeline) -> Call:
-        stream, series, kind = _alert(request.alert, pipeline)
-        log.info("alert %s acknowledged by %r: %s/%s", request.alert, request.by, stream.spec.name, series)
-        self._answer("acknowledge", request.id, {
-            "alert": request.alert, "stream": stream.spec.name, "series": series, "by": request.by,
-            "time": rfc3339(at),
-        })  # fmt: skip
-        return Call("acknowledge", stream.spec.name, series, at, 0, request.alert, kind, request.by)
-
-    def _set_budget(self, request: SetBudget, at: int, pipeline: Pipeline) -> Call:
-        stream = _stream(request.stream, pipeline)
-        if stream.model.manifest.task != "anomaly":
-            raise RequestError("stream", f"{request.stream} raises no alerts", "choose one whose model is a detector")
-        if stream.spec.budget is None:
-            raise RequestError("stream", f"threshold decides in {request.stream}", "change it in the configuration")
-        try:
-            budget = parse_budget(request.false_alarms)
-        except ValueError as error:
-            raise RequestError("false_alarms", *map(str, error.args)) from None
-        log.info("streams.%s: false_alarms %s until a restart or reload", request.stream, format_budget(budget))
-        self._answer("set-budget", request.id, {
-            "stream": request.stream, "false_alarms": format_budget(budget),
-            "before": format_budget(stream.judge.budget or 0.0), "until": "restart or reload",
-        })  # fmt: skip
-        return Call("set-budget", request.stream, at=at, budget=budget)
-
     def _explain(self, request: Explain, pipeline: Pipeline) -> None:
-        stream = _stream(request.stream, pipeline)
-        series = _known(stream, request.series)
+        stream = calls.stream_of(request.stream, pipeline)
+        series = calls.series_of(stream, request.series)
         ordinary = self._ordinary[request.stream]
         last = ordinary.window(series)
         if last is None:
@@ -294,41 +236,3 @@ class Remote:
 def _explained(stream: Stream, window: Any, against: Any, request: Explain, place: explanations.Place) -> Any:
     found = explaining.explain(stream.model, window, against, request.target, request.pieces, request.method)
     return explanations.body(found, place)
-
-
-def _series(request: Unmute, pipeline: Pipeline) -> tuple[Stream, str, str]:
-    """Stream, series and, where the request names an alert, its kind. Raises RequestError."""
-    if request.alert is not None:
-        if request.stream or request.series:
-            raise RequestError("alert", "names its series already", "leave stream and series out")
-        return _alert(request.alert, pipeline)
-    if not request.stream or not request.series:
-        raise RequestError("series", "is missing", "give stream and series, or the id of an alert as alert")
-    stream = _stream(request.stream, pipeline)
-    _known(stream, request.series)
-    return stream, request.series, ""
-
-
-def _alert(alert: str, pipeline: Pipeline) -> tuple[Stream, str, str]:
-    for stream in pipeline.streams.values():
-        found = stream.judge.find(alert)
-        if found is not None:
-            return stream, stream.intake.names[found[0]], found[1]
-    raise RequestError("alert", f"{alert!r} is not up", "an alert that has ended needs nothing more")
-
-
-def _stream(name: str, pipeline: Pipeline) -> Stream:
-    stream = pipeline.streams.get(name)
-    if stream is None:
-        known = ", ".join(sorted(pipeline.streams)[:10])
-        raise RequestError("stream", f"there is no {name!r}", f"there are {known}")
-    return stream
-
-
-def _known(stream: Stream, name: str) -> int:
-    series = stream.intake.find(name)
-    if series is None:
-        some = ", ".join(sorted(n for n in stream.intake.names if n)[:5])
-        raise RequestError("series", f"{stream.spec.name} has no {name!r}", f"it has {some}" if some else
-                           "it has heard of none yet")  # fmt: skip
-    return series
