@@ -36,9 +36,12 @@ rng = np.random.default_rng(args.seed)
 jitter, mean = jitter_of(whole.values[:cut]), whole.values[:cut].mean(0)
 
 
-def references(piece: np.ndarray, at: int, window: np.ndarray, expected: np.ndarray) -> dict[str, np.ndarray]:
-    """piece: [n, C]; at: index of the window's last step."""
+def references(
+    piece: np.ndarray, at: int, window: np.ndarray, expected: np.ndarray, raised: int
+) -> dict[str, np.ndarray]:
+    """piece: [n, C]; at, raised: index of the last step of this window and of the one that raised the alert."""
     length = len(window)
+    kept = range(length - 1, raised, length)[-2:][0]  # as core/ordinary.py keeps them
     half = window[: length // 2]
     return {
         "mean of the training data": np.broadcast_to(mean, window.shape),
@@ -46,7 +49,8 @@ def references(piece: np.ndarray, at: int, window: np.ndarray, expected: np.ndar
         "each channel at what was expected": np.broadcast_to(expected, window.shape),
         "the older half of the window, twice": np.concatenate([half, half[::-1]]),
         "the window before, next to it": piece[at - 2 * length + 1 : at - length + 1],
-        "an ordinary window before the fault": piece[BEFORE - length : BEFORE],
+        "the last window before the fault": piece[BEFORE - length : BEFORE],
+        "an ordinary window, as the agent keeps it": piece[kept - length + 1 : kept + 1],
     }
 
 
@@ -80,7 +84,7 @@ with tempfile.TemporaryDirectory() as temporary:
             window = piece[end - length + 1 : end + 1].astype(np.float32)
             out = model.infer(window[None])
             own[when].append(int(np.argmax(out["contribution"][0])) == at)
-            for name, against in references(piece, end, window, out["expected"][0]).items():
+            for name, against in references(piece, end, window, out["expected"][0], over[0]).items():
                 for method in ("integrated gradients", "occlusion"):
                     found = explain(model, window, against.astype(np.float32), None, args.pieces, method)
                     hits[name, method, when].append(int(np.argmax(found.by_channel)) == at)
