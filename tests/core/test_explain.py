@@ -183,6 +183,22 @@ def test_a_series_that_was_forgotten_leaves_no_window_behind() -> None:
     assert np.nanmax(again) <= 1
 
 
+def test_windows_are_taken_over_by_a_pipeline_that_goes_on() -> None:
+    spec = StreamSpec("s", "plant/{device}/{channel}", threshold=20.0, budget=None)
+    p, q, other = (Pipeline([(spec, Distance(length=n))]) for n in (4, 4, 5))
+    ordinary = Ordinary(p.streams["s"])
+    p.process([reading(i, 1000 * i) for i in range(12)])
+    kept = ordinary.reference(0)
+    assert kept is not None
+    q.restore(p.snapshot())
+    after = Ordinary(q.streams["s"])
+    after.take_over(ordinary)
+    np.testing.assert_array_equal(after.reference(0), kept)
+    anew = Ordinary(other.streams["s"])
+    anew.take_over(ordinary)
+    assert anew.reference(0) is None
+
+
 def test_series_of_one_batch_do_not_mix_and_a_fresh_look_knows_the_last_window_only() -> None:
     p = Pipeline([(StreamSpec("s", "plant/{device}/{channel}", threshold=20.0, budget=None), Distance())])
     ordinary = Ordinary(p.streams["s"])

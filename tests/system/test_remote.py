@@ -223,6 +223,7 @@ def test_an_explanation_of_the_last_window_comes_from_the_running_agent(mosquitt
             assert found["value"] > found["reference_value"]
             assert "most of it in the last" in found["summary"]
             assert ask(chosen, "explain", SERIES | {"method": "occlusion", "pieces": "16"})["method"] == "occlusion"
+            assert found["reference"] == "an ordinary window before it"
             with pytest.raises(TransomError, match="a detector has a score"):
                 ask(chosen, "explain", SERIES | {"target": "walking"})
         with running(Agent(chosen, build_pipeline(chosen))):  # what was ordinary is not known any more

@@ -35,6 +35,11 @@ class Ordinary(Table):
         self.kept = np.zeros(0, np.int8)
         stream.onlooker = self
 
+    def take_over(self, before: "Ordinary") -> None:
+        """What was kept of the same stream in another pipeline, if this one goes on from there."""
+        if before._stream.fingerprint() == self._stream.fingerprint():
+            self.restore(before.snapshot())
+
     def look(self, windows: Windows, _outputs: Outputs) -> None:
         """Windows that have just been judged."""
         self.resize(self._stream.grid.size)

@@ -87,7 +87,11 @@ class Remote:
         wanted = "explain" in self.allowed
         for stream in pipeline.streams.values():
             stream.onlooker = None
-        self._ordinary = {name: Ordinary(s) for name, s in pipeline.streams.items()} if wanted else {}
+        before, self._ordinary = self._ordinary, {}
+        for name, stream in pipeline.streams.items() if wanted else ():
+            self._ordinary[name] = Ordinary(stream)
+            if name in before:
+                self._ordinary[name].take_over(before[name])
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -117,7 +121,8 @@ class Remote:
     def shed(self, topics: dict[str, int]) -> dict[str, int]:
         """Without the requests that the inbox had to drop, which are counted."""
         mine = [t for t in topics if t.startswith(self._prefix)] if self.allowed else []
-        self.counts["shed"] += sum(topics[t] for t in mine)
+        if mine:
+            self.counts["shed"] += sum(topics[t] for t in mine)
         return {t: n for t, n in topics.items() if t not in mine} if mine else topics
 
     def _admitted(self, message: Message) -> bool:
