@@ -104,8 +104,8 @@ class Keeper:
         return (not self._past and not self.on) or self._past.full or (self.on and self._snapshot_due())
 
     def remember(self, pipeline: Pipeline) -> None:
-        """To be called before a turn when the pipeline is wanted. Where no journal is, a copy in memory is kept, and for a
-        while after one was needed, for then it may be needed again soon."""
+        """To be called before a turn when the pipeline is wanted. Where no journal is, a copy in memory is kept, and
+        for a while after one was needed, for then it may be needed again soon."""
         if not self._past and not self.on:
             self._past.keep(pipeline)
         elif self._past.full:
