@@ -107,9 +107,9 @@ class _Call:
         client.publish(self._request, self._payload, 1, properties=asked)
 
     def _on_batch(self, batch: Any) -> None:
-        for packet in batch:
+        for _topic, payload, *_ in batch:
             try:
-                answer = msgspec.json.decode(packet.payload, type=dict[str, Any])
+                answer = msgspec.json.decode(payload, type=dict[str, Any])
             except msgspec.DecodeError:
                 continue  # another caller's, or no answer of an agent
             if answer.get("id") == self._id:
