@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from transom.core import segments
 from transom.core.alerts import CALM, CALM_SCORE, CRITICAL, SEVERITIES, Alerts, AlertSpec, Change, State, alert_id
+from transom.core.blame import NAMED, Blame, carriers, in_order
 from transom.core.calibration import Calibration
 from transom.core.events import Alert, Events, Predictions, by_its_past, lasted, sentence
 from transom.core.grid import Silence
@@ -40,15 +41,18 @@ class Judge:
         self.own = Own(interval) if manifest.any_sensor and manifest.task == "anomaly" else None
         self.calibration = self.own.calibration if self.own else Calibration(manifest.calibration, interval)
         self.alerts = Alerts(spec)
+        self.blame = Blame(len(manifest.channels))
         self.counts = {"windows": 0, "alerts": 0, "unscored": 0}
 
     def resize(self, size: int) -> None:
         (self.own or self.calibration).resize(size)
         self.alerts.resize(size)
+        self.blame.resize(size)
 
     def reset(self, series: NDArray[np.int32]) -> None:
         (self.own or self.calibration).reset(series)
         self.alerts.reset(series)
+        self.blame.reset(series)
 
     def judge(self, windows: Windows, outputs: Outputs) -> Events:
         """One batch of windows (by series and time) with the model's outputs for them."""
@@ -71,7 +75,7 @@ class Judge:
         if self.manifest.task == "classify":
             probability: dict[str, Any] = {"probability": outputs["probability"], "classes": self.manifest.classes}
             return Events([Predictions(**common, state=state, **probability)])
-        p_value, state, change, since, peak, severity, why = self._verdicts(windows, outputs["score"])
+        p_value, state, change, since, peak, severity, why, place = self._verdicts(windows, outputs)
         predictions = Predictions(
             **common, state=state, score=outputs["score"], p_value=p_value, expected=outputs["expected"],
             interval=outputs.get("interval"), contribution=outputs["contribution"],
@@ -79,17 +83,17 @@ class Judge:
         told = np.flatnonzero(change)
         alerts = [
             self._alert(predictions, i, int(windows.series[i]), int(change[i]), int(since[i]), float(peak[i]),
-                        SEVERITIES[severity[i]], float(outputs["score"][i]), float(p_value[i]), why[i])
+                        SEVERITIES[severity[i]], float(outputs["score"][i]), float(p_value[i]), why[i], place[i])
             for i in told.tolist()
         ]  # fmt: skip
         self.counts["alerts"] += sum(a.event == "raise" for a in alerts)
         return Events([predictions], alerts)
 
-    def _verdicts(self, windows: Windows, score: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-        n = len(windows)
+    def _verdicts(self, windows: Windows, outputs: Outputs) -> tuple[NDArray[Any], ...]:
+        n, score, contribution = len(windows), outputs["score"], outputs["contribution"]
         p_value, state, change = np.ones(n), np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         since, peak, severity = np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.int8)
-        why = np.full((n, 3), np.nan)
+        why, place = np.full((n, 3), np.nan), np.zeros(contribution.shape, np.uint8)
         unscored = ~np.isfinite(score)
         self.counts["unscored"] += int(unscored.sum())
         clean = np.where(unscored, np.float32(0), score)
@@ -113,10 +117,25 @@ class Judge:
                 self.own.hold.begin(ids[begun], value[begun], *why[rows][begun].T)
             else:
                 self.calibration.learn(ids, u[rows], end, self._teaches(ids, end, over))
+            change[rows] = self._named(ids, contribution[rows], over, state[rows] == State.ALERT, change[rows])
+            place[rows] = self.blame.place[ids]
+            self.blame.forget(ids[change[rows] == Change.CLEAR])
             p_value[rows] = shown
             since[rows], peak[rows] = self.alerts.since[ids], self.alerts.peak[ids]
             severity[rows] = self.alerts.severity[ids]
-        return p_value, state, change, since, peak, severity, why
+        return p_value, state, change, since, peak, severity, why, place
+
+    def _named(
+        self, ids: NDArray[np.int32], contribution: NDArray[np.float32], over: NDArray[np.bool_],
+        up: NDArray[np.bool_], change: NDArray[np.uint8],
+    ) -> NDArray[np.uint8]:  # fmt: skip
+        """The changes, with an update where an alert has one more channel to name."""
+        known = np.nan_to_num(contribution, nan=0.0)
+        more = self.blame.weigh(ids, known, over, up & (change != Change.RAISE))
+        change = np.where(more & (change == Change.NONE), np.uint8(Change.UPDATE), change)
+        told = (change == Change.RAISE) | (change == Change.UPDATE)
+        self.blame.name(ids[told], known[told])
+        return change
 
     def _p_values(
         self, ids: NDArray[np.int32], end: NDArray[np.int64], u: NDArray[np.float64], value: NDArray[np.float32]
@@ -157,14 +176,18 @@ class Judge:
 
     def _alert(
         self, predictions: Predictions, i: int, series: int, change: int, since: int, peak: float, severity: str,
-        score: float, p_value: float, why: NDArray[np.float64],
+        score: float, p_value: float, why: NDArray[np.float64], place: NDArray[np.uint8],
     ) -> Alert:  # fmt: skip
         names, units = predictions.channels[i], self.intake.units(series)
         assert predictions.score is not None and predictions.p_value is not None  # noqa: PT018  # task is anomaly
         expected = predictions.expected[i] if predictions.expected is not None else None
         interval = predictions.interval[i] if predictions.interval is not None else None
-        contribution = predictions.contribution[i] if predictions.contribution is not None else None
-        text = sentence(names, units, predictions.value[i], expected, interval, contribution)
+        assert predictions.contribution is not None
+        contribution = predictions.contribution[i]
+        order = np.argsort(-contribution, kind="stable").tolist()
+        named = in_order(place)
+        which = [j for j in order if carriers(contribution[None])[0, j]] if change != Change.CLEAR else named[:NAMED]
+        text = sentence(names, units, predictions.value[i], expected, interval, which)
         time = int(predictions.end[i])
         if change != Change.CLEAR and interval is not None and np.isfinite(why[0]):
             text += by_its_past(float(predictions.value[i, 0]), interval[0], int(why[0]), why[1], why[2])
@@ -172,7 +195,6 @@ class Judge:
             text = (
                 f"{text}: {_ended(predictions.value[i], interval)} after {lasted(time - since)}, peak score {peak:.3g}"
             )
-        order = np.argsort(-contribution, kind="stable").tolist() if contribution is not None else []
         return Alert(
             id=alert_id(predictions.stream, predictions.series[i], "anomaly", since), event=_CHANGES[change],
             kind="anomaly", severity=severity, stream=predictions.stream, series=predictions.series[i],
@@ -180,7 +202,7 @@ class Judge:
             p_value=p_value, value=_named(names, predictions.value[i]),
             expected={} if expected is None else _named(names, expected),
             interval={} if interval is None else _bands(names, interval),
-            contribution={} if contribution is None else {names[j]: float(contribution[j]) for j in order},
+            contribution={names[j]: float(contribution[j]) for j in order}, channels=tuple(names[j] for j in named),
         )  # fmt: skip
 
     def judge_around(self, silence: Silence, windows: Windows, outputs: Outputs) -> Events:
@@ -229,6 +251,7 @@ class Judge:
             severity=SEVERITIES[self.alerts.severity[series]], stream=self.intake.name, series=name,
             model=self.manifest.label, since=since, time=time, peak_score=float(self.alerts.peak[series]),
             summary=f"the anomaly that began {lasted(time - since)} ago, before the silence, is still up",
+            channels=tuple(self.intake.labels[series][j] for j in in_order(self.blame.place[series])),
         )  # fmt: skip
 
     def _no_data(self, series: int, time: int, change: int) -> Alert:
@@ -268,12 +291,14 @@ class Judge:
     def snapshot(self) -> dict[str, Any]:
         return {
             "calibration": (self.own or self.calibration).snapshot(), "alerts": self.alerts.snapshot(),
-            "counts": dict(self.counts),
+            "blame": self.blame.snapshot(), "counts": dict(self.counts),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         (self.own or self.calibration).restore(state["calibration"])
         self.alerts.restore(state["alerts"])
+        if "blame" in state:  # not in what versions before it have saved
+            self.blame.restore(state["blame"])
         self.counts = dict(state["counts"])
 
 

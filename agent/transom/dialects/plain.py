@@ -132,9 +132,9 @@ def alert_body(alert: Alert) -> dict[str, Any]:
         "series": alert.series, "model": alert.model, "since": rfc3339(alert.since), "time": rfc3339(alert.time),
         "score": alert.score, "peak_score": alert.peak_score, "p_value": alert.p_value,
         "value": alert.value, "expected": alert.expected, "interval": alert.interval,
-        "contribution": alert.contribution, "summary": alert.summary,
+        "contribution": alert.contribution, "channels": list(alert.channels), "summary": alert.summary,
     }  # fmt: skip
-    return {key: _rounded(value) for key, value in body.items() if value is not None and value != {}}
+    return {key: _rounded(value) for key, value in body.items() if value is not None and value not in ({}, [])}
 
 
 def letter_body(letter: DeadLetter) -> dict[str, Any]:
