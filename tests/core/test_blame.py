@@ -68,7 +68,7 @@ def test_a_second_channel_at_fault_is_told_of_by_one_update_that_names_both() ->
     raised, update = told([[6.0, 0, 0, 0]] * 4 + [[3.0, 0, 4.0, 0]] * 10)
     assert (raised.event, raised.channels) == ("raise", ("c0",))
     assert (update.event, update.channels, update.id) == ("update", ("c0", "c2"), raised.id)
-    assert update.summary == "c2 4, expected 0 (0 to 1); c0 3, expected 0 (0 to 1)"
+    assert update.summary == "c2 4 bar, expected 0 (0 to 1); c0 3 bar, expected 0 (0 to 1)"
     assert update.time - raised.time == 1_000_000 * (4 + OFTEN - 1)
 
 
