@@ -94,7 +94,7 @@ def test_an_alert_tells_of_new_channels_a_bounded_number_of_times() -> None:
 
 def test_the_end_of_an_alert_names_whom_it_named_and_the_next_starts_anew() -> None:
     rows = [[0, 9.0, 0, 0]] * 3 + [[0.1, 0, 0, 0.2]] * 6 + [[0, 0, 9.0, 0]]
-    raised, cleared, again = told(rows)
+    _, cleared, again = told(rows)
     assert (cleared.event, cleared.channels) == ("clear", ("c1",))
     assert cleared.summary.startswith("c1 0 bar")
     assert (again.event, again.channels) == ("raise", ("c2",))

@@ -9,7 +9,7 @@ from transom.core.hold import ACCEPT
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.news import Records
 from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
-from transom.core.own import Own, realised
+from transom.core.own import Own, Told, realised
 from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import StreamSpec
 
@@ -21,22 +21,36 @@ NONE = np.zeros(1)
 def departures(values: np.ndarray, step: int = HOUR) -> np.ndarray:
     habits = Habits()
     habits.resize(1)
-    return np.array([habits.departure(ONE, np.array([T0 + i * step]), np.array([v]))[0] for i, v in enumerate(values)])
+    found = []
+    for i, v in enumerate(values):
+        found.append(habits.departure(ONE, np.array([T0 + i * step]), np.array([v]))[0])
+        habits.learn(ONE, np.array([v], float))
+    return np.array(found)
 
 
 def novelties(values: np.ndarray) -> np.ndarray:
     situations = Situations()
     situations.resize(1)
-    return np.array([situations.novelty(ONE, np.array([v]), NONE)[0][0] for v in values])
+    return np.array([seen(situations, v) for v in values])
+
+
+def seen(situations: Situations, value: float) -> float:
+    found = situations.novelty(ONE, np.array([value]), NONE)
+    situations.learn(ONE, found)
+    return float(found.novelty[0])
+
+
+def taught(own: Own, ids: np.ndarray, end: int, values: np.ndarray) -> Told:
+    ends = np.full(len(ids), end)
+    told = own.judge(ids, ends, values, np.full(len(ids), 1e-4))
+    own.learn(ids, ends, told)
+    return told
 
 
 def p_values(values: np.ndarray, step: int = 300_000_000) -> tuple[Own, np.ndarray, np.ndarray]:
     own = Own(None)
     own.resize(1)
-    told = [
-        own.judge(ONE, np.array([T0 + i * step]), np.array([v], np.float32), np.full(1, 1e-4))
-        for i, v in enumerate(values)
-    ]
+    told = [taught(own, ONE, T0 + i * step, np.array([v], np.float32)) for i, v in enumerate(values)]
     return own, np.array([t.p_value[0] for t in told]), np.array([t.news[0] for t in told])
 
 
@@ -88,7 +102,7 @@ def test_memory_is_bounded_and_knows_what_fills_it() -> None:
     situations.resize(1)
     values = np.cumsum(np.random.default_rng(3).standard_normal(3000))
     for v in values:
-        situations.novelty(ONE, np.array([v]), NONE)
+        seen(situations, v)
     assert situations.centres.shape[2] == PLACES
     assert situations.members[0].sum() == 3000
     assert np.isfinite(situations.centres[0]).all()
@@ -140,9 +154,7 @@ def test_series_side_by_side_are_judged_as_if_alone() -> None:
     together = Own(None)
     together.resize(5)
     ids = np.arange(5, dtype=np.int32)
-    told = [
-        together.judge(ids, np.full(5, T0 + i * 300_000_000), values[i], np.full(5, 1e-4)).p_value for i in range(250)
-    ]
+    told = [taught(together, ids, T0 + i * 300_000_000, values[i]).p_value for i in range(250)]
     for j in range(5):
         np.testing.assert_array_equal(np.array(told)[:, j], p_values(values[:, j])[1])
 
@@ -154,8 +166,7 @@ def test_a_snapshot_goes_on_as_if_nothing_had_happened() -> None:
     again.resize(1)
     again.restore(own.snapshot())
     for i, v in enumerate(values[300:], 300):
-        end = np.array([T0 + i * 300_000_000])
-        a, b = (o.judge(ONE, end, np.array([v]), np.full(1, 1e-4)) for o in (own, again))
+        a, b = (taught(o, ONE, T0 + i * 300_000_000, np.array([v])) for o in (own, again))
         assert a.p_value[0] == b.p_value[0]
         assert a.news[0] == b.news[0]
 

@@ -70,9 +70,7 @@ def test_times_show_microseconds_only_where_there_are_any(micro: int, text: str)
 
 
 def test_the_sentence_is_one_that_a_person_can_check() -> None:
-    text = sentence(
-        ["temperature"], ["°C"], np.array([84.2]), np.array([71.3]), np.array([[69.2, 73.4]]), [0]
-    )
+    text = sentence(["temperature"], ["°C"], np.array([84.2]), np.array([71.3]), np.array([[69.2, 73.4]]), [0])
     assert text == "temperature 84.2 °C, expected 71.3 (69.2 to 73.4)"
 
 

@@ -73,6 +73,27 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftReport:
+    """A channel whose level creeps (`drift`), or is elsewhere than in the training data (`reference`).
+
+    since: µs since 1970, the day it began, None for `reference`; before, now: levels, far: what lies between, in raw
+    units; sizes: the same in usual spreads of the channel; per_day: raw units a day, 0 for `reference`."""
+
+    stream: str
+    series: str
+    channel: str
+    kind: Literal["drift", "reference"]
+    unit: str
+    since: int | None
+    before: float
+    now: float
+    far: float
+    sizes: float
+    per_day: float
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A payload, or a part of it, that is no reading. reason: a sentence; readings: how many it stands for."""
 
@@ -98,11 +119,14 @@ class Events:
         self.moved |= other.moved
 
 
-def shown(value: float) -> str:
-    """A number for a person: four significant digits, no exponent for ordinary sizes."""
+def shown(value: float, against: float = 0.0) -> str:
+    """A number for a person: four significant digits, no exponent for ordinary sizes; more digits, up to eight, where
+    `against`, a size that it is seen against, needs them: 101325.5 beside 0.3."""
     if not np.isfinite(value):
         return "nothing"
     size = abs(value)
+    if 0 < 100 * against < size < 1e7 and size >= 1e-4:
+        return f"{value:.{min(8, 2 + int(np.ceil(np.log10(size / against))))}g}"
     if size >= 1e7 or 0 < size < 1e-4:
         return f"{value:.3e}"
     if size >= 1000:
