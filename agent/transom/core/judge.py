@@ -185,7 +185,10 @@ class Judge:
         self, ids: NDArray[np.int32], end: NDArray[np.int64], over: NDArray[np.bool_], state: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
         """bool [n]: False for a window of an alert (where the score decides: one that keeps it up), until that has
-        lasted `accept_after`: a fault must not become usual while it is told of, and what goes on for so long is."""
+        lasted `accept_after`: a fault must not become usual while it is told of, and what goes on for so long is. A
+        series' own past learns from all windows unless `accept_after` is set: see docs/detection.md for why."""
+        if self.own is not None and self.alerts.spec.accept_after is None:
+            return np.ones(len(ids), bool)
         lasted = (end - self.alerts.since[ids]) / 1000.0 * self.calibration.windows_per_ms(ids)
         part = over & self.alerts.active[ids] if self.own is None else state == State.ALERT
         return ~(part & (lasted < self._accepted(ids)))
