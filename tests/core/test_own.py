@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from transom.core.alerts import AlertSpec
 from transom.core.events import by_its_past
 from transom.core.habit import HOUR, Habits
 from transom.core.hold import ACCEPT
@@ -11,6 +12,8 @@ from transom.core.news import Records
 from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
 from transom.core.own import Own, Told, realised
 from transom.core.pipeline import Message, Pipeline
+from transom.core.quarantine import PLACES as WAITING
+from transom.core.quarantine import Quarantine
 from transom.core.stream import StreamSpec
 
 ONE = np.zeros(1, np.int32)
@@ -219,7 +222,7 @@ def test_a_busy_night_is_told_by_what_is_usual_at_that_hour() -> None:
 class TestHold:
     """Alerts that a series' own past has raised, by a budget of one a month at a value a minute."""
 
-    def told(self, values: np.ndarray, minutes: int = 1) -> list[tuple[str, int]]:
+    def told(self, values: np.ndarray, minutes: int = 1, accept: int | None = None) -> list[tuple[str, int]]:
         class Band:
             sha256 = ""
             manifest = Manifest(
@@ -230,7 +233,8 @@ class TestHold:
                 score = np.ones(len(windows), np.float32)
                 return {"score": score, "contribution": score[:, None], "expected": np.nan_to_num(windows[:, -1])}
 
-        pipeline = Pipeline([(StreamSpec("s", "plant/{device}", budget=1 / 2_592_000_000), Band())])
+        spec = StreamSpec("s", "plant/{device}", budget=1 / 2_592_000_000, alert=AlertSpec(accept_after=accept))
+        pipeline = Pipeline([(spec, Band())])
         found = []
         for i, value in enumerate(values):
             at = 1_700_006_400_000 + 60_000 * minutes * i
@@ -257,3 +261,42 @@ class TestHold:
         assert told[0] == ("raise", 600)
         assert told[1][0] == "clear"
         assert ACCEPT <= told[1][1] - 600 < ACCEPT + 20
+
+    def test_an_alert_is_held_for_as_long_as_the_setting_says(self) -> None:
+        quiet = np.random.default_rng(2).normal(size=1200)
+        quiet[600:] += 40
+        (_, begun), (cleared, over) = self.told(quiet, accept=300 * 60_000)
+        assert (begun, cleared) == (600, "clear")
+        assert 300 <= over - begun < 330
+
+    def faults(self, every: int, accept: int | None) -> list[int]:
+        """A fault of ten minutes each `every` minutes from minute 1,000 on: the minutes of the raises."""
+        values = np.random.default_rng(4).normal(size=6000)
+        for begin in range(1000, 6000, every):
+            values[begin : begin + 10] += 30
+        return [at for event, at in self.told(values, accept=accept) if event == "raise" and at >= 1000]
+
+    def test_a_fault_that_comes_again_is_told_again_until_it_is_accepted(self) -> None:
+        never = self.faults(700, accept=30 * 86_400_000)
+        soon = self.faults(700, accept=1500 * 60_000)
+        assert len(never) >= 5
+        assert len([at for at in soon if at >= 4500]) < len([at for at in never if at >= 4500])
+
+
+def test_what_waits_in_quarantine_is_bounded_and_enters_with_all_its_weight() -> None:
+    quarantine, situations = Quarantine(), Situations()
+    quarantine.resize(1)
+    situations.resize(1)
+    for i in range(50):
+        seen(situations, float(i % 5))
+    for alert in range(3 * WAITING):
+        for _ in range(4):
+            quarantine.keep(ONE, np.full((1, 3), 100.0 * alert, np.float32), np.array([alert]))
+    assert quarantine.count.shape[1] == WAITING
+    assert quarantine.count.sum() == 12 * WAITING
+    before = situations.members.sum()
+    quarantine.release(ONE, np.array([-1]), situations)
+    assert situations.members.sum() == before
+    quarantine.release(ONE, np.array([10**9]), situations)
+    assert situations.members.sum() == before + 12 * WAITING
+    assert not quarantine.waiting[0]

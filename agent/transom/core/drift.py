@@ -18,16 +18,15 @@ from transom.core.table import Table
 from transom.core.trend import WEEK, beginning, trend
 
 DAYS = 8 * WEEK  # levels kept
-SPANS = ((4 * WEEK, 7.0), (DAYS, 5.0))  # days that are looked at, and the certainty that they need
+SPANS = ((4 * WEEK, 6.0), (DAYS, 4.0))  # days that are looked at, and the certainty that they need
 ON = 0.5  # share of it with which a drift that was told of goes on
-STEADY = 1.0  # residual squares of the best single step over those of the line, more than which it takes
 LEAST = 0.25  # of the usual spread within a day: a drift over the span that is worth telling
 WHOLE = 0.75  # share of the usual hours that a day must have
 AWAY = 2.0  # usual spreads from the training data, from which an input is elsewhere
 RECENT = 3  # days that must be known of the last week for that
 MEMORY = 28.0  # days after which older ones fade in the usual spread
 PART = 512  # channels whose levels are fitted at once, so that memory is bounded
-LARGEST = 1e30  # values beyond count as this
+LARGEST = 1e18  # values beyond count as this; its square is a float32
 
 Floats = NDArray[np.float64]
 
@@ -165,7 +164,7 @@ class Drift(Table):
         for days, needed in SPANS:
             found = trend(levels[:, DAYS - days :])
             sure = np.abs(found.certainty)
-            hit = (sure >= needed) & (found.line > STEADY) & (np.abs(found.slope) * days >= LEAST * usual)
+            hit = (sure >= needed) & (np.abs(found.slope) * days >= LEAST * usual)
             slope = np.where((hit & ~told) | (~told & (slope == 0.0)), found.slope, slope)
             told |= hit
             on |= (sure >= ON * needed) & (np.sign(found.slope) == sign)
@@ -177,10 +176,12 @@ class Drift(Table):
         follow = going & known.any(1)
         now, rate = np.where(follow, latest, now), np.where(follow, slope, rate)
         if fresh.any():
-            found_ = beginning(levels[fresh], slope[fresh])
-            before[fresh], now[fresh] = found_.before, found_.now
-            lasting = np.maximum(DAYS - 1 - found_.day, 1)
-            rate[fresh] = (found_.now - found_.before) / lasting
+            begun = beginning(levels[fresh], slope[fresh])
+            slowly = begun.rest < found.step[fresh]  # of all the days, which are the last of SPANS
+            fresh[fresh] = slowly
+            before[fresh], now[fresh] = begun.before[slowly], begun.now[slowly]
+            lasting = np.maximum(DAYS - 1 - begun.day[slowly], 1)
+            rate[fresh] = (now[fresh] - before[fresh]) / lasting
             began[fresh] = np.repeat(today, channels)[fresh] - lasting
         began = np.where(fresh | going, began, -1)
         self.began[series] = began.reshape(n, channels)

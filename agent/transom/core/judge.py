@@ -116,7 +116,9 @@ class Judge:
             state[rows], change[rows] = self.alerts.step(
                 ids, end, clean[rows].astype(np.float64), over, calm, critical, learning, news
             )
-            normal[rows] = teaches = self._teaches(ids, end, over, state[rows])
+            lasted = (end - self.alerts.since[ids]) / 1000.0 * self.calibration.windows_per_ms(ids)
+            fault = (state[rows] == State.ALERT) & (lasted < self._accepted(ids))
+            normal[rows], teaches = ~fault, self._teaches(fault, over)
             if self.own is not None:
                 begun = change[rows] == Change.RAISE
                 self.own.hold.begin(ids[begun], value[begun], *why[rows][begun].T)
@@ -181,17 +183,13 @@ class Judge:
         why[known] = np.stack([told.side, told.usual, told.level], 1)
         return p, shown, fresh, why, told
 
-    def _teaches(
-        self, ids: NDArray[np.int32], end: NDArray[np.int64], over: NDArray[np.bool_], state: NDArray[np.uint8]
-    ) -> NDArray[np.bool_]:
-        """bool [n]: False for a window of an alert (where the score decides: one that keeps it up), until that has
-        lasted `accept_after`: a fault must not become usual while it is told of, and what goes on for so long is. A
-        series' own past learns from all windows unless `accept_after` is set: see docs/detection.md for why."""
-        if self.own is not None and self.alerts.spec.accept_after is None:
-            return np.ones(len(ids), bool)
-        lasted = (end - self.alerts.since[ids]) / 1000.0 * self.calibration.windows_per_ms(ids)
-        part = over & self.alerts.active[ids] if self.own is None else state == State.ALERT
-        return ~(part & (lasted < self._accepted(ids)))
+    def _teaches(self, fault: NDArray[np.bool_], over: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """bool [n]: False for a window that keeps an alert up (fault: one that is not accepted yet), for a fault must
+        not become usual while it is told of, and what goes on for `accept_after` is. A series' own past learns from all
+        windows unless `accept_after` is set, and then from none of an alert: see docs/detection.md for why."""
+        if self.own is None:
+            return ~(fault & over)
+        return ~fault if self.alerts.spec.accept_after is not None else np.ones(len(fault), bool)
 
     def _accepted(self, ids: NDArray[np.int32]) -> NDArray[np.float64]:
         """float64 [n]: windows after which what an alert is about is a new usual. Without `accept_after` ACCEPT; of a

@@ -4,7 +4,7 @@ A line is fitted to what each weekday is apart from its own mean over the span, 
 idea of the seasonal Kendall test: Hirsch, Slack & Smith, Water Resources Research 1982). The slope's standard error
 is that of residuals that follow each other by an AR(1) law (Prais & Winsten 1954), whose correlation is taken larger
 than it looks by about its bias in short rows (Marriott & Pope 1954), so that a level that wanders and comes back is
-seldom taken for a trend. A single step fits no line: what one step explains better is a shift, not a drift.
+seldom taken for a trend. What a single step explains better than a line with a beginning is a shift, not a drift.
 """
 
 from typing import NamedTuple
@@ -24,11 +24,11 @@ Floats = NDArray[np.float64]
 
 class Trend(NamedTuple):
     """slope: float64 [n], units a day; certainty: float64 [n], slope over its standard error, 0 where too little is
-    known; line: float64 [n], the residual sum of squares of the best single step over that of the line."""
+    known; step: float64 [n], the sum of squares that the best single step leaves."""
 
     slope: Floats
     certainty: Floats
-    line: Floats
+    step: Floats
 
 
 def trend(levels: Floats) -> Trend:
@@ -48,21 +48,26 @@ def trend(levels: Floats) -> Trend:
     variance = squares / np.maximum(known.sum(1), 1)
     rho = (residual[:, 1:] * residual[:, :-1]).sum(1) / pairs / np.maximum(variance, 1e-300)
     rho = np.clip(rho + BIAS * (1 + np.maximum(rho, 0.0)) / np.maximum(free, 1), 0.0, MOST)
-    spread, power = xx.copy(), np.ones(n)
-    for lag in range(1, days):
-        power = power * rho
-        spread += 2 * power * (x[:, lag:] * x[:, :-lag]).sum(1)
+    spread, carried = np.zeros(n), np.zeros(n)
+    for day in x.T:  # the sum over all pairs of days of x x' rho ** days between them
+        spread += day * (day + 2 * rho * carried)
+        carried = day + rho * carried
     error = np.sqrt(np.maximum(squares / np.maximum(free, 1) * spread, 0.0)) / np.maximum(xx, 1e-300)
     enough = (free >= FREEDOM) & (known.sum(1) >= KNOWN * days)
     # A level that moves as a ruler has no error at all.
     certainty = np.where(enough, slope / np.maximum(error, 1e-9 * np.abs(slope) + 1e-300), 0.0)
-    total = (y * y).sum(1)
-    best = np.full(n, np.inf)
-    for at in range(2, days - 1):
-        step = _apart(np.broadcast_to(np.arange(days) >= at, levels.shape).astype(np.float64), by_week, count)
-        explained = (step * y).sum(1) ** 2 / np.maximum((step * step).sum(1), 1e-9)
-        best = np.minimum(best, total - explained)
-    return Trend(slope, certainty, best / np.maximum(squares, 1e-300))
+    return Trend(slope, certainty, (y * y).sum(1) - _by_a_step(y, by_week, count).max(1))
+
+
+def _by_a_step(y: Floats, known: NDArray[np.bool_], count: NDArray[np.int_]) -> Floats:
+    """float64 [n, D - 3]: how much of the sum of squares of y (see `_apart`) a step before each day explains, first and
+    last days left out. A step s is centred by weekday as y is: s y is the sum of y after it, and s s grows, day by day
+    from the end, by what one more day of its weekday adds."""
+    later: NDArray[np.int64] = np.cumsum(known[:, ::-1], 1)[:, ::-1] - known
+    grows = np.where(known, 1.0 - (2.0 * later + 1.0) / np.maximum(count, 1), 0.0).reshape(len(y), -1)
+    sizes = np.cumsum(grows[:, ::-1], 1)[:, ::-1]
+    after = np.cumsum(y[:, ::-1], 1)[:, ::-1]
+    return np.asarray((after**2 / np.maximum(sizes, 1e-9))[:, 2:-1])
 
 
 def _apart(values: Floats, known: NDArray[np.bool_], count: NDArray[np.int_]) -> Floats:
@@ -73,11 +78,13 @@ def _apart(values: Floats, known: NDArray[np.bool_], count: NDArray[np.int_]) ->
 
 
 class Beginning(NamedTuple):
-    """day: int64 [n], index of the day on which it began; before, now: float64 [n], levels then and at the end."""
+    """day: int64 [n], index of the day on which it began; before, now: float64 [n], levels then and at the end; rest:
+    float64 [n], the sum of squares that is left."""
 
     day: NDArray[np.int64]
     before: Floats
     now: Floats
+    rest: Floats
 
 
 def beginning(levels: Floats, slope: Floats) -> Beginning:
@@ -108,4 +115,4 @@ def beginning(levels: Floats, slope: Floats) -> Beginning:
         found, before = np.where(better, at, found), np.where(better, level, before)
         now = np.where(better, level + rate * (days - 1 - at), now)
     first = known.argmax(1)
-    return Beginning(np.maximum(found, first), before, now)
+    return Beginning(np.maximum(found, first), before, now, best)
