@@ -83,11 +83,11 @@ def test_the_summary_tells_of_a_sensor_that_ages_with_its_beginning_and_its_rate
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ["time,fresh,aged\n"]
-    for hour in range(60 * 24):
+    for hour in range(45 * 24):
         day = date(2024, 1, 1) + timedelta(hour // 24)
         rhythm = math.sin(hour / 24 * 2 * math.pi) + (hour * 7919 % 101) / 101
         rows.append(
-            f"{day}T{hour % 24:02}:00:00Z,{20 + rhythm:.3f},{20 + rhythm + 2 * max(hour / 24 - 30, 0) / 30:.3f}\n"
+            f"{day}T{hour % 24:02}:00:00Z,{20 + rhythm:.3f},{20 + rhythm + 2 * max(hour / 24 - 15, 0) / 30:.3f}\n"
         )
     (tmp_path / "tank.csv").write_text("".join(rows))
     replayed(tmp_path, str(tmp_path / "tank.csv"))

@@ -118,11 +118,13 @@ class Judge:
             )
             lasted = (end - self.alerts.since[ids]) / 1000.0 * self.calibration.windows_per_ms(ids)
             fault = (state[rows] == State.ALERT) & (lasted < self._accepted(ids))
-            normal[rows], teaches = ~fault, self._teaches(fault, over)
+            normal[rows], teaches = ~(fault & over), self._teaches(fault, over)
             if self.own is not None:
                 begun = change[rows] == Change.RAISE
                 self.own.hold.begin(ids[begun], value[begun], *why[rows][begun].T)
-                self._learn_own(ids, end, told, np.isfinite(value), teaches)
+                if told is not None:
+                    known = np.isfinite(value)
+                    self.own.learn(ids[known], end[known], told, teaches[known])
             else:
                 self.calibration.learn(ids, u[rows], end, teaches)
             change[rows] = self._named(ids, contribution[rows], over, state[rows] == State.ALERT, change[rows])
@@ -133,21 +135,8 @@ class Judge:
             severity[rows] = self.alerts.severity[ids]
         return p_value, state, change, since, peak, severity, why, place, normal
 
-    def _learn_own(
-        self, ids: NDArray[np.int32], end: NDArray[np.int64], told: Told | None, known: NDArray[np.bool_],
-        teaches: NDArray[np.bool_],
-    ) -> None:  # fmt: skip
-        """A series' own past takes in what it has judged; an alert's windows wait until they are accepted."""
-        assert self.own is not None
-        if told is None:
-            return
-        ids, end = ids[known], end[known]
-        wait = self._accepted(ids) / self.calibration.windows_per_ms(ids) * 1000.0
-        accept = np.minimum(wait, 2.0**60).astype(np.int64)
-        self.own.learn(ids, end, told, teaches[known], self.alerts.since[ids], accept)
-
     def _age(self, windows: Windows, score: NDArray[np.float32], normal: NDArray[np.bool_]) -> None:
-        """The levels of the day, without what is told of as an alert."""
+        """The levels of the day, without the strange windows of an alert."""
         last = windows.values[:, -1]
         if self.drift.levels.shape[1] > last.shape[1]:
             last = np.concatenate([last, score[:, None]], 1)

@@ -84,18 +84,17 @@ class Situations(Table):
         novelty = np.minimum(distance / np.maximum(self.usual[series], 1e-6 * np.abs(level) + 1e-30), LARGEST)
         return Found(novelty, side, point, nearest, least, distance)
 
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        if "steps" not in state:  # an older version learned from every step
+            self.steps = np.minimum(self.seen, LEVEL)
+
     def learn(self, series: NDArray[np.int32], found: Found) -> None:
         """These (distinct) series have had the situations that `novelty` found: all of them, or rows of it."""
         seen, usual = self.seen[series], self.usual[series]
         self.usual[series] = usual + (found.distance - usual) / np.minimum(seen + 1, MEMORY)
         self.seen[series] = seen + 1
-        self._learn(series, found.point, found.nearest, found.least, np.ones(len(series), np.float32))
-
-    def accept(self, series: NDArray[np.int32], point: NDArray[np.float32], count: NDArray[np.float32]) -> None:
-        """Situations that were kept apart are known from now on. point: [n, SIDES]; count: [n], how many each is."""
-        away = _apart(self.centres[series], point)
-        nearest = away.argmin(1)
-        self._learn(series, point, nearest, away[np.arange(len(away)), nearest], count)
+        self._learn(series, found.point, found.nearest, found.least)
 
     def _neighbour(
         self,
@@ -122,7 +121,7 @@ class Situations(Table):
 
     def _learn(
         self, series: NDArray[np.int32], point: NDArray[np.float32], nearest: NDArray[np.intp],
-        least: NDArray[np.float32], weight: NDArray[np.float32],
+        least: NDArray[np.float32],
     ) -> None:  # fmt: skip
         joins = least <= self.resolution[series]
         fresh = np.flatnonzero(~joins)
@@ -131,23 +130,22 @@ class Situations(Table):
             free = self.places[ids] < PLACES
             new = ids[free]
             at = self.places[new].astype(np.intp)
-            self.centres[new, :, at], self.members[new, at] = point[fresh[free]], weight[fresh[free]]
+            self.centres[new, :, at], self.members[new, at] = point[fresh[free]], 1.0
             self.places[new] += 1
             full = fresh[~free]
             for begin in range(0, len(full), PART):
                 part = full[begin : begin + PART]
-                joins[part] = ~self._make_room(series[part], point[part], least[part], weight[part])
+                joins[part] = ~self._make_room(series[part], point[part], least[part])
         rows = np.flatnonzero(joins)
         ids, at = series[rows], nearest[rows]
-        count = np.minimum(self.members[ids, at] + weight[rows], MOST)
+        count = np.minimum(self.members[ids, at] + np.float32(1), MOST)
         self.members[ids, at] = count
         centre = self.centres[ids, :, at]
-        self.centres[ids, :, at] = centre + (point[rows] - centre) * weight[rows, None] / count[:, None]
+        self.centres[ids, :, at] = centre + (point[rows] - centre) / count[:, None]
 
     def _make_room(
-        self, series: NDArray[np.int32], point: NDArray[np.float32], least: NDArray[np.float32],
-        weight: NDArray[np.float32],
-    ) -> NDArray[np.bool_]:  # fmt: skip
+        self, series: NDArray[np.int32], point: NDArray[np.float32], least: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
         """The two nearest centres join and the point takes the free place, unless it is nearer to a centre itself
         (bool [n]: it has a place). Either way that distance is the new resolution."""
         n = np.arange(len(series))
@@ -164,7 +162,7 @@ class Situations(Table):
         first = self.centres[ids, :, one]
         self.centres[ids, :, one] = first + share * (self.centres[ids, :, other] - first)
         self.members[ids, one] = np.minimum(a + b, MOST)
-        self.centres[ids, :, other], self.members[ids, other] = point[placed], weight[placed]
+        self.centres[ids, :, other], self.members[ids, other] = point[placed], 1.0
         return np.asarray(placed)
 
 

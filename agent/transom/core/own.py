@@ -16,7 +16,6 @@ from transom.core.habit import Habits
 from transom.core.hold import Hold
 from transom.core.news import Records
 from transom.core.novelty import Found, Situations
-from transom.core.quarantine import Quarantine
 from transom.core.table import Table
 
 TAIL, PRIOR = 0.1, 300.0  # of the peaks over a threshold: share of windows above it, windows that the prior counts for
@@ -62,7 +61,6 @@ class Own:
     def __init__(self, interval: float | None) -> None:
         """interval: ms between windows when the grid is timed; None = learned per series."""
         self.habits, self.situations, self.records, self.hold = Habits(), Situations(), Records(), Hold()
-        self.quarantine = Quarantine()
         self.calibration = Calibration(None, interval, TAIL, PRIOR)
 
     def judge(
@@ -83,19 +81,13 @@ class Own:
         return Told(realised(surprise), news, lately, found.side, v - departure, level, v, found)
 
     def learn(
-        self, series: NDArray[np.int32], end: NDArray[np.int64], told: Told, normal: NDArray[np.bool_] | None = None,
-        since: NDArray[np.int64] | None = None, accept: NDArray[np.int64] | None = None,
-    ) -> None:  # fmt: skip
-        """Takes the windows that `judge` told of as seen. normal: bool [n], False for those of an alert, which was
-        raised at `since` (int64 [n], µs): they are known `accept` (int64 [n], µs) after that. Default: all are
-        normal."""
-        if accept is not None:
-            self.quarantine.release(series, end - accept, self.situations)
+        self, series: NDArray[np.int32], end: NDArray[np.int64], told: Told, normal: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Takes the windows that `judge` told of as seen. normal: bool [n], False for those that teach nothing of what
+        is usual (default: all are normal)."""
         self.calibration.learn(series, told.found.novelty, end, normal)
         found, value = told.found, told.value
         if normal is not None and not normal.all():
-            if since is not None:
-                self.quarantine.keep(series[~normal], found.point[~normal], since[~normal])
             series, found, value = series[normal], found.of(normal), value[normal]
         self.habits.learn(series, value)
         self.situations.learn(series, found)
@@ -121,5 +113,5 @@ class Own:
     def _rooms(self) -> Iterator[tuple[str, Table]]:
         yield from (
             ("habits", self.habits), ("situations", self.situations), ("records", self.records),
-            ("calibration", self.calibration), ("hold", self.hold), ("quarantine", self.quarantine),
+            ("calibration", self.calibration), ("hold", self.hold),
         )  # fmt: skip
