@@ -44,7 +44,7 @@ def seen(situations: Situations, value: float) -> float:
 def taught(own: Own, ids: np.ndarray, end: int, values: np.ndarray) -> Told:
     ends = np.full(len(ids), end)
     told = own.judge(ids, ends, values, np.full(len(ids), 1e-4))
-    own.learn(ids, ends, told)
+    own.learn(ids, told)
     return told
 
 

@@ -94,5 +94,5 @@ def test_the_summary_tells_of_a_sensor_that_ages_with_its_beginning_and_its_rate
     said = " ".join(capsys.readouterr().err.split())
     assert "drift: 1 at the end of the recording" in said
     assert "tank/aged: aged drifts: 20." in said
-    assert "2024-01-" in said.split("tank/aged")[1]
+    assert " on 2024-01-" in said.split("drift:")[1]
     assert "tank/fresh" not in said.split("drift:")[1]

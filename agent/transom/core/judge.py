@@ -124,7 +124,7 @@ class Judge:
                 self.own.hold.begin(ids[begun], value[begun], *why[rows][begun].T)
                 if told is not None:
                     known = np.isfinite(value)
-                    self.own.learn(ids[known], end[known], told, teaches[known])
+                    self.own.learn(ids[known], told, teaches[known])
             else:
                 self.calibration.learn(ids, u[rows], end, teaches)
             change[rows] = self._named(ids, contribution[rows], over, state[rows] == State.ALERT, change[rows])

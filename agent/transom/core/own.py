@@ -76,16 +76,15 @@ class Own:
         departure = self.habits.departure(series, end, v)
         found = self.situations.novelty(series, v, departure)
         surprise = self.calibration.surprise(series, found.novelty)
+        self.calibration.beat(series, end)
         news, lately = self.records.news(series, surprise, told_again(per_window))
         level = self.situations.level[series]
         return Told(realised(surprise), news, lately, found.side, v - departure, level, v, found)
 
-    def learn(
-        self, series: NDArray[np.int32], end: NDArray[np.int64], told: Told, normal: NDArray[np.bool_] | None = None
-    ) -> None:
+    def learn(self, series: NDArray[np.int32], told: Told, normal: NDArray[np.bool_] | None = None) -> None:
         """Takes the windows that `judge` told of as seen. normal: bool [n], False for those that teach nothing of what
         is usual (default: all are normal)."""
-        self.calibration.learn(series, told.found.novelty, end, normal)
+        self.calibration.take(series, told.found.novelty, normal)
         found, value = told.found, told.value
         if normal is not None and not normal.all():
             series, found, value = series[normal], found.of(normal), value[normal]
