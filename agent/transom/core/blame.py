@@ -39,7 +39,7 @@ def in_order(place: NDArray[np.uint8]) -> list[int]:
 
 class Blame(Table):
     """place: uint8 [S, C], the how-manieth a channel was to be named in the alert that is up, 0 = not named; often:
-    uint8 [S, C], the last OF windows in which it carried the score, newest in bit 0; told: uint8 [S], updates."""
+    uint8 [S, C], those of the alert's last OF windows in which it carried the score, newest in bit 0; told: uint8 [S], updates."""
 
     fills: ClassVar[dict[str, Any]] = {"place": 0, "often": 0, "told": 0}
 
@@ -53,8 +53,11 @@ class Blame(Table):
     ) -> NDArray[np.bool_]:  # fmt: skip
         """One window of each of these (distinct) series -> bool [n]: its alert, which is `up`, has one more to name.
         contribution: [n, C]; over: bool [n], the score is over the bar."""
+        if not up.any():  # nearly always
+            return up
         total = np.maximum(contribution.sum(1, keepdims=True), 1e-30)
         carries = over[:, None] & (contribution > SHARE * total)
+        carries &= up[:, None]
         often = ((self.often[series] << np.uint8(1)) | carries) & np.uint8((1 << OF) - 1)
         self.often[series] = often
         earned = carries & (self.place[series] == 0) & (np.bitwise_count(often) >= OFTEN)
@@ -74,4 +77,4 @@ class Blame(Table):
 
     def forget(self, series: NDArray[np.int32]) -> None:
         """The alerts of these series are over."""
-        self.place[series], self.told[series] = 0, 0
+        self.place[series], self.often[series], self.told[series] = 0, 0, 0

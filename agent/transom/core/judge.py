@@ -128,8 +128,9 @@ class Judge:
             else:
                 self.calibration.learn(ids, u[rows], end, teaches)
             change[rows] = self._named(ids, contribution[rows], over, state[rows] == State.ALERT, change[rows])
-            place[rows] = self.blame.place[ids]
-            self.blame.forget(ids[change[rows] == Change.CLEAR])
+            if change[rows].any():
+                place[rows] = self.blame.place[ids]
+                self.blame.forget(ids[change[rows] == Change.CLEAR])
             p_value[rows] = shown
             since[rows], peak[rows] = self.alerts.since[ids], self.alerts.peak[ids]
             severity[rows] = self.alerts.severity[ids]
@@ -147,6 +148,8 @@ class Judge:
         up: NDArray[np.bool_], change: NDArray[np.uint8],
     ) -> NDArray[np.uint8]:  # fmt: skip
         """The changes, with an update where an alert has one more channel to name."""
+        if not up.any():
+            return change
         known = np.nan_to_num(contribution, nan=0.0)
         more = self.blame.weigh(ids, known, over, up & (change != Change.RAISE))
         change = np.where(more & (change == Change.NONE), np.uint8(Change.UPDATE), change)
