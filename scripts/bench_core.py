@@ -8,9 +8,8 @@ from collections import defaultdict, deque
 import numpy as np
 
 from transom.core.admission import GridSpec
-from transom.core.events import Events
 from transom.core.model import ANY, Channel, Manifest
-from transom.core.pipeline import Message, Pipeline
+from transom.core.pipeline import Message, Pipeline, Turn
 from transom.core.stream import StreamSpec
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -38,18 +37,11 @@ def batch(number: int) -> list[Message]:
 batches = [batch(i) for i in range(args.batches)]
 for name, step in (("one reading a step", None), ("steps of 1 s", 1000), ("steps of 10 s", 10_000)):
     pipeline = Pipeline([(StreamSpec("bench", "plant/{device}/{channel}", grid=GridSpec(step=step)), NoModel())])
-    stream, windows = pipeline.streams["bench"], 0
-
-    def count(due, _silence):  # type: ignore[no-untyped-def]
-        global windows
-        windows += len(due)
-        return Events()
-
-    stream._judged = count
-    pipeline.process(batches[0])
+    windows = 0
+    pipeline.gather(Turn(batches[0]))
     begun = time.perf_counter()
     for messages in batches[1:]:
-        pipeline.process(messages)
+        windows += sum(len(due.windows) for due in pipeline.gather(Turn(messages)))
     rate = args.series * (args.batches - 1) / (time.perf_counter() - begun)
     print(f"{name:20}{rate:>10,.0f} readings/s, {windows:,} windows")
 

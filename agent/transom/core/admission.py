@@ -257,11 +257,13 @@ def _runs(
 
     s, first, received: sorted by series; run_before, since_before: int64 [S], the same after the batch before.
     """
+    before = run_before[s]
+    if not hit.any() and not before.any():
+        return before, received
     index = np.arange(len(hit))
     begin = segments.start_of(first)
     last_ok = np.maximum.accumulate(np.where(hit, -1, index))
     inside = last_ok >= begin
-    before = run_before[s]
     run = np.where(inside, index - last_ok, index - begin + 1 + before)
     opened = np.where(inside, np.minimum(last_ok + 1, len(hit) - 1), begin)
     since = np.where(inside | (before == 0), received[opened], since_before[s])

@@ -87,6 +87,11 @@ class Alerts(Table):
         end: µs; over: the score is over the bar; calm: well under it; learning: may not raise yet;
         news: no other window of late was as strange, without which nothing is raised (default: all are news).
         """
+        if not over.any() and not self.active[series].any() and not self.history[series].any():
+            self.calm[series] = np.where(calm, self.calm[series] + 1, 0)
+            self.fresh[series], self.peak[series] = 0, 0.0
+            state = np.where(learning, np.uint8(State.LEARNING), np.uint8(State.NORMAL))
+            return state, np.zeros(len(series), np.uint8)  # nearly always: nothing to tell
         history = ((self.history[series] << np.uint64(1)) | over.astype(np.uint64)) & self._mask
         history[learning] = 0
         self.history[series] = history

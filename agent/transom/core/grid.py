@@ -252,15 +252,20 @@ def _widened(array: NDArray[Any], wide: int, fill: object) -> NDArray[Any]:
     return bigger
 
 
+_NO_SILENCE = Silence(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, np.int64))
+
+
 def _joined(parts: list[Silence]) -> Silence:
     parts = [p for p in parts if len(p.series)]
     if len(parts) == 1:
         return parts[0]
-    series = np.concatenate([np.zeros(0, np.int32), *(p.series for p in parts)])
+    if not parts:
+        return _NO_SILENCE
+    series = np.concatenate([p.series for p in parts])
     order = np.argsort(series, kind="stable")
     return Silence(
         series[order],
-        np.concatenate([np.zeros(0, np.int64), *(p.time for p in parts)])[order],
-        np.concatenate([np.zeros(0, bool), *(p.back for p in parts)])[order],
-        np.concatenate([np.zeros(0, np.int64), *(p.closed for p in parts)])[order],
+        np.concatenate([p.time for p in parts])[order],
+        np.concatenate([p.back for p in parts])[order],
+        np.concatenate([p.closed for p in parts])[order],
     )

@@ -22,6 +22,7 @@ Format = Literal["auto", "number", "json", "object", "array", "cbor"]
 TIME_KEYS = ("time", "timestamp", "ts", "datetime", "date", "last_seen")
 VALUE_KEYS = ("value", "v", "val")
 DEEPEST = 32
+_SURELY_SECONDS = (1e8, 7e9)  # a number between them is seconds of a set clock, whoever looks for its unit
 
 
 Sample = tuple[str | None, int | None, float | PayloadError]
@@ -242,13 +243,16 @@ def _quick_json(spec: PayloadSpec) -> Decode:
         gc=False,
         forbid_unknown_fields=spec.time is None,
     )
-    quick = msgspec.json.Decoder(sample_type)
+    quick = msgspec.json.Decoder(sample_type).decode
+    seconds = spec.time_unit in ("auto", "s")
 
     def decode(payload: bytes, received: int) -> list[Sample]:
         try:
-            sample: Any = quick.decode(payload)
+            sample: Any = quick(payload)
             raw, when = sample.value, sample.time
             if when is not None and -LARGEST <= raw <= LARGEST:
+                if seconds and when.__class__ is float and _SURELY_SECONDS[0] < when < _SURELY_SECONDS[1]:
+                    return [(None, round(when * 1e6), raw)]  # what `instant` makes of it, in a third of the time
                 micro = instant(when, spec.time_unit, spec.timezone, received)
                 if spec.time is not None or micro >= CLOCK_SET:
                     return [(None, micro, raw)]

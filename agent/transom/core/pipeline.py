@@ -6,9 +6,10 @@ The same messages in any batches give the same events. No clock, no socket, no d
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from transom.core.due import Due, infer
 from transom.core.events import Alert, DriftReport, Events
 from transom.core.intake import Route
-from transom.core.model import Model
+from transom.core.model import Model, Outputs
 from transom.core.stream import Stream, StreamSpec
 from transom.core.values import PayloadError
 
@@ -61,6 +62,23 @@ class Pipeline:
 
     def take(self, turn: Turn) -> Events:
         """One turn: jump of the clock, messages that were shed, messages, tick."""
+        waiting = self.gather(turn)
+        events = self.judge(waiting, infer(waiting))
+        if turn.now is not None:
+            events.extend(self._tick(turn.now * 1000))
+            events.alerts = _by_time(events.alerts)
+        return events
+
+    def process(self, messages: Sequence[Message], now: int | None = None) -> Events:
+        """messages in order of arrival; now: ms since 1970, None when only the messages tell the time."""
+        return self.take(Turn(messages, now))
+
+    def gather(self, turn: Turn) -> list[Due]:
+        """The first half of a turn without a tick: up to the windows that are due.
+
+        `take` is this, then `core.due.infer`, then `judge`. Turns must be gathered in their order and judged in it; the
+        next one may be gathered before this one is judged. In between there is nothing that a snapshot could hold.
+        """
         if turn.jump:
             for stream in self.streams.values():
                 stream.grid.shift(turn.jump * 1000)
@@ -68,10 +86,18 @@ class Pipeline:
             self.shed(turn.shed)
         for message, reason in turn.refused:
             self._refuse(message, reason)
-        return self.process(turn.messages, turn.now)
+        self._decode(turn.messages)
+        return [stream.gather() for stream in self.streams.values()]
 
-    def process(self, messages: Sequence[Message], now: int | None = None) -> Events:
-        """messages in order of arrival; now: ms since 1970, None when only the messages tell the time."""
+    def judge(self, waiting: Sequence[Due], outputs: Sequence[Outputs]) -> Events:
+        """The second half: what is to be said of them."""
+        events = Events()
+        for due, given in zip(waiting, outputs, strict=True):
+            events.extend(self.streams[due.stream].judged(due, given))
+        events.alerts = _by_time(events.alerts)
+        return events
+
+    def _decode(self, messages: Sequence[Message]) -> None:
         routes = self._routes
         for topic, payload, received, _, retained in messages:
             known = routes.get(topic)
@@ -83,23 +109,14 @@ class Pipeline:
                 stamp = self._stamp + 1
             self._stamp = stamp
             for stream, route in known:
-                self._stamp = max(
-                    self._stamp, stamp + stream.intake.add(route, topic, payload, received * 1000, stamp, retained)
-                )
-        events = Events()
-        for stream in self.streams.values():
-            events.extend(stream.process())
-        if now is not None:
-            events.extend(self._tick(now * 1000))
-        events.alerts = _by_time(events.alerts)
-        return events
+                more = stream.intake.add(route, topic, payload, received * 1000, stamp, retained)
+                if more:
+                    self._stamp = max(self._stamp, stamp + more)
 
     def flush(self) -> Events:
         """Closes all open steps: the end of a recording."""
-        events = Events()
-        for stream in self.streams.values():
-            events.extend(stream.flush())
-        return events
+        waiting = [stream.flush() for stream in self.streams.values()]
+        return self.judge(waiting, infer(waiting))
 
     def shed(self, topics: Mapping[str, int]) -> None:
         """Accounts for messages, by topic, dropped before they were decoded: each counts as one reading."""
@@ -142,9 +159,9 @@ class Pipeline:
         return routes
 
     def _tick(self, now: int) -> Events:
-        events = Events()
+        waiting = [stream.tick(now) for stream in self.streams.values()]
+        events = self.judge(waiting, infer(waiting))
         for stream in self.streams.values():
-            events.extend(stream.tick(now))
             forgot, told = stream.forget(now)
             events.extend(told)
             if forgot:

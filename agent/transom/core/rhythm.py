@@ -55,6 +55,11 @@ class Rhythm(Table):
             return
         known = self.intervals.reshape(-1, KEPT)
         first = segments.starts(key)
+        if first.all():  # nearly always: one reading of each
+            lines = np.concatenate([known[key, 1:], interval[:, None]], axis=1)
+            self._count(known[key], interval)
+            known[key] = lines
+            return
         rank, begin = segments.ranks(first), np.flatnonzero(first)
         # One line of intervals a key: its history, then the new ones. Row i of the view holds the KEPT before it.
         length = np.diff(np.append(begin, len(key))) + KEPT
@@ -63,12 +68,19 @@ class Rhythm(Table):
         line[offset[:, None] + np.arange(KEPT)] = known[key[begin]]
         place = np.repeat(offset, length - KEPT) + KEPT + rank
         line[place] = interval
-        history = np.sort(np.lib.stride_tricks.sliding_window_view(line, KEPT)[place - KEPT], axis=1)
-        typical = history[:, KEPT // 2]
-        hole = (history[:, 0] > 0) & (history[:, -1] <= REGULAR * history[:, 0]) & (interval > HOLE * typical)
+        self._count(np.lib.stride_tricks.sliding_window_view(line, KEPT)[place - KEPT], interval)
+        known[key[begin]] = line[(offset + length - KEPT)[:, None] + np.arange(KEPT)]
+
+    def _count(self, before: NDArray[np.float32], interval: NDArray[np.float32]) -> None:
+        """before: float32 [n, 8], the intervals before each."""
+        least = before.min(axis=1)
+        regular = (least > 0) & (interval > HOLE * least) & (before.max(axis=1) <= REGULAR * least)
+        if not regular.any():
+            return
+        interval, typical = interval[regular], np.sort(before[regular], axis=1)[:, KEPT // 2]
+        hole = interval > HOLE * typical
         self.counts["gaps"] += int(hole.sum())
         self.counts["missing"] += int((np.rint(interval[hole].astype(np.float64) / typical[hole]) - 1).sum())
-        known[key[begin]] = line[(offset + length - KEPT)[:, None] + np.arange(KEPT)]
 
     def snapshot(self) -> dict[str, Any]:
         return super().snapshot() | {"counts": dict(self.counts)}

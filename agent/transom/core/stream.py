@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
+from transom.core.due import Due
 from transom.core.events import DriftReport, Events
-from transom.core.grid import Grid, Silence
+from transom.core.grid import Grid
 from transom.core.intake import Intake
 from transom.core.judge import Judge
-from transom.core.model import Model, Windows
+from transom.core.model import Model, Outputs, Windows
 from transom.core.payloads import PayloadSpec
-from transom.core.readings import Fate, Readings, Steps
+from transom.core.readings import Fate
 from transom.core.topics import Pattern
 from transom.core.windows import Buffers
 
 NO_FATE = np.zeros(0, np.uint8)
+NONE_DUE = Windows(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 0, 0), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +57,40 @@ class Stream:
         self.fates = np.zeros(len(Fate), np.int64)
         self.shed = 0
 
-    def collect(self, readings: Readings) -> tuple[Windows, Silence, NDArray[np.uint8]]:
-        """Align and window: the due windows that these readings complete, who fell silent, and each reading's fate."""
+    def gather(self) -> Due:
+        """Align and window what has been decoded since the last call."""
+        readings = self.intake.take()
+        if not len(readings):
+            return Due(self.spec.name, self.model, NONE_DUE, letters=self.intake.take_letters(NO_FATE, readings))
         self._make_room()
         aligned = self.grid.align(readings)
         self.fates += np.bincount(aligned.fate, minlength=len(Fate))
-        return self.buffers.push(aligned.steps), aligned.silence, aligned.fate
+        letters = self.intake.take_letters(aligned.fate, readings)
+        return Due(self.spec.name, self.model, self.buffers.push(aligned.steps), aligned.silence, letters)
 
-    def process(self) -> Events:
-        readings = self.intake.take()
-        if not len(readings):
-            return Events(dead_letters=self.intake.take_letters(NO_FATE, readings))
-        windows, silence, fate = self.collect(readings)
-        events = self._judged(windows, silence)
-        events.dead_letters += self.intake.take_letters(fate, readings)
-        return events
-
-    def tick(self, now: int) -> Events:
-        """Idle series close, silent ones are told of, forgotten ones leave. now: µs since 1970."""
+    def tick(self, now: int) -> Due:
+        """Idle series close, silent ones are told of. now: µs since 1970."""
         self._make_room()
         steps, silence = self.grid.tick(now)
-        events = self._judged(self.buffers.push(steps), silence)
-        events.moved = bool(len(steps) or len(silence.series))
+        moved = bool(len(steps) or len(silence.series))
+        return Due(self.spec.name, self.model, self.buffers.push(steps), silence, moved=moved)
+
+    def flush(self) -> Due:
+        """Closes all open steps."""
+        return Due(self.spec.name, self.model, self.buffers.push(self.grid.flush()))
+
+    def judged(self, due: Due, outputs: Outputs) -> Events:
+        """What is to be said of windows for which the model has been asked."""
+        if due.silence is not None and len(due.silence.series):
+            events = self.judge.judge_around(due.silence, due.windows, outputs)
+        else:
+            events = self.judge.judge(due.windows, outputs) if len(due.windows) else Events()
+        events.dead_letters += due.letters
+        events.moved |= due.moved
         return events
 
     def forget(self, now: int) -> tuple[bool, Events]:
+        """Series of which nothing was heard for long give their places back: whether there were any."""
         gone = self.grid.forgotten(now)
         if not len(gone):
             return False, Events()
@@ -89,16 +99,6 @@ class Stream:
             room.reset(gone)
         self.intake.forget(gone.tolist())
         return True, events
-
-    def flush(self) -> Events:
-        steps: Steps = self.grid.flush()
-        return self._judged(self.buffers.push(steps), None)
-
-    def _judged(self, windows: Windows, silence: Silence | None) -> Events:
-        outputs = self.model.infer(windows.values) if len(windows) else {}
-        if silence is not None and len(silence.series):
-            return self.judge.judge_around(silence, windows, outputs)
-        return self.judge.judge(windows, outputs) if len(windows) else Events()
 
     def _make_room(self) -> None:
         self.grid.resize(len(self.intake.names))

@@ -138,7 +138,7 @@ class PlainClient(paho.Client):
 def _one(client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
     first = packets.PUBLISH | (packets.DUP if message.dup else 0) | message.qos << 1 | int(message.retain)
     assert isinstance(client, Client | PlainClient)
-    client.on_batch([Packet(message._topic, bytes(message.payload), first, message.mid)])
+    client.on_batch([(message._topic, bytes(message.payload), first, message.mid)])
 
 
 def _unheard() -> None:

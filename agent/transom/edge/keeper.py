@@ -98,9 +98,14 @@ class Keeper:
 
     # --- a pipeline made again ----------------------------------------------------------------------------------------
 
+    @property
+    def wants_pipeline(self) -> bool:
+        """True when the next call of `remember` or `commit` is to look at the pipeline, which must be settled then."""
+        return (not self._past and not self.on) or self._past.full or (self.on and self._snapshot_due())
+
     def remember(self, pipeline: Pipeline) -> None:
-        """To be called before each turn: where no journal is, a copy in memory is kept, and for a while after one was
-        needed, for then it may be needed again soon."""
+        """To be called before a turn when the pipeline is wanted. Where no journal is, a copy in memory is kept, and
+        for a while after one was needed, for then it may be needed again soon."""
         if not self._past and not self.on:
             self._past.keep(pipeline)
         elif self._past.full:
@@ -169,8 +174,9 @@ class Keeper:
         """Seconds until the next commit is due, None when there is nothing to commit."""
         return self.linger.wait(bool(self._alerts) or not self.on)
 
-    def commit(self, pipeline: Pipeline, done: Sequence[int]) -> Committed:
-        """Writes what has come together. done: ids of alerts that the broker has."""
+    def commit(self, pipeline: Pipeline | None, done: Sequence[int]) -> Committed:
+        """Writes what has come together, and a snapshot when it is time. pipeline: None while it is ahead of the turns
+        that were added; done: ids of alerts that the broker has."""
         turns, tokens, marks, alerts, notes = self._turns, self._tokens, self._marks, self._alerts, self._notes
         self._count += self.linger.messages
         lingered = self.linger.committed()
@@ -184,7 +190,7 @@ class Keeper:
                     stored = list(zip(self.journal.commit(turns, marks, alerts, done, notes), alerts, strict=True))
                     self.commits += 1
                 unsaved, undone, notes = [], [], {}
-                if self._snapshot_due():
+                if pipeline is not None and self._snapshot_due():
                     self.snapshot(pipeline)
             except (sqlite3.Error, OSError) as error:
                 self._switch_off(error)

@@ -323,4 +323,4 @@ class Connection:
         refused = self._receiver.take(batch)
         if refused:
             self._client.acknowledge(refused)
-        self._subscriptions.leave_strange(self._client, (packet.topic for packet in batch))
+        self._subscriptions.leave_strange(self._client, (topic for topic, *_ in batch))

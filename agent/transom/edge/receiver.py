@@ -6,6 +6,7 @@ Runs in the network thread, but for `mine`; sends nothing.
 import itertools
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from transom.core.pipeline import Message
 from transom.edge.inbox import Inbox, Token
@@ -16,6 +17,7 @@ MOST_NAMES = 100_000  # topics whose text is remembered
 FEW = 64  # messages of one read that are few
 NAP = 0.001  # seconds
 
+_message = partial(tuple.__new__, Message)  # a third of the time of Message(…)
 _sessions = itertools.count(1)  # over all connections: a packet id means nothing in the next one
 
 
@@ -43,7 +45,7 @@ class Receiver:
     def take(self, batch: Sequence[Packet]) -> list[int]:
         """Puts a batch into the inbox. Returns packet ids of what is no message and must be acknowledged: unanswered it
         would fill the broker's window for good."""
-        now, session, names = time.time_ns() // 1_000_000, self.session, self._names
+        now, session, names, message = time.time_ns() // 1_000_000, self.session, self._names, _message
         entries: list[tuple[Message, Token | None]] = []
         refused: list[int] = []
         for topic, payload, first, mid in batch:
@@ -53,7 +55,7 @@ class Receiver:
                 refused += [mid] if mid else []
                 continue
             token = Token(session, mid) if first & QOS else None
-            entries.append((Message(name, payload, now, first & DUP != 0, first & RETAIN != 0), token))
+            entries.append((message((name, payload, now, first & DUP != 0, first & RETAIN != 0)), token))
             self._taken += token is not None
         self.received += len(entries)
         self._heard = len(entries)

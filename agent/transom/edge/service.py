@@ -11,7 +11,7 @@ from typing import Any
 
 from transom.core.events import Events
 from transom.core.pipeline import Pipeline, Turn
-from transom.dialects.plain import Publication, drift_body, publications
+from transom.dialects.plain import Publication, drift_body
 from transom.edge import logs, observe, reports
 from transom.edge.assembly import Assembly
 from transom.edge.clock import Clock
@@ -22,7 +22,7 @@ from transom.edge.keeper import Keeper
 from transom.edge.mqtt import Connection
 from transom.edge.outbox import Outbox
 from transom.edge.reload import RESTART, Reload
-from transom.edge.sift import digest
+from transom.edge.turns import Done, Turns, Work
 from transom.edge.wire import broker_options
 from transom.settings import AgentSettings, Settings
 
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 TURN = 0.25  # seconds without a message after which idle series are looked for, and seconds between two such looks
 SHUTDOWN = 3.0  # seconds that a clean end may take; the interpreter takes up to two more on a busy machine
 DRAIN = 1.0  # seconds of it for what waits in the inbox
-TICK_AGAIN = 60.0  # seconds until idle series are looked for again after that has failed
 PORTION = 1000  # messages processed then at a time
 
 
@@ -43,7 +42,7 @@ class Agent:
         reload: Reload | None = None,
     ) -> None:  # fmt: skip
         """on_events: told of each batch of events with the present (ms since 1970), in the run loop's thread."""
-        self.settings, self.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
+        self.settings, self.broken = settings, assembly.broken
         self._on_events, self._reload = on_events, reload
         self.base = settings.base
         self.latencies = observe.Latencies()
@@ -52,9 +51,10 @@ class Agent:
         self._inbox = Inbox(a.inbox)
         journal = None if a.durability == "none" else Journal(a.state, a.durability)
         self._keeper = Keeper(journal, a.commit_every / 1000)
+        self._turns = Turns(assembly.pipeline, settings.base, self._keeper.rebuild)
         self._outbox = Outbox(a.outbox, a.max_age, self._keeper.waiting)
         self._connection: Connection | None = None
-        self._clock = Clock()
+        self._clock, self._now = Clock(), 0  # ms since 1970, when the latest turn began
         self._absence = Absence()
         self._ticked = 0.0
         self._noted: list[Any] | None = None  # what was noted last
@@ -63,6 +63,10 @@ class Agent:
         self._losses = observe.Losses()
         self._state = ""
         self._started = time.monotonic()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self._turns.pipeline
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -74,7 +78,7 @@ class Agent:
         try:
             while not stop.is_set():
                 self._turned = time.monotonic()
-                due = self._keeper.wait()
+                due = 0.0 if self._turns.under_way else self._keeper.wait()
                 self._inbox.wait(TURN if due is None else min(TURN, due))
                 connection.wait_writable()
                 self._turn(self._inbox.drain())
@@ -97,31 +101,45 @@ class Agent:
     def _turn(self, drained: Drained) -> None:
         assert self._connection is not None
         messages, tokens, marks, again = self._keeper.redelivered.split(drained.messages, drained.tokens)
-        now, jump = self._clock.look()
+        self._now, jump = self._clock.look()
         jump += self._gone()
-        turn = Turn(messages, self._tick(now, bool(messages)), jump, drained.shed)
-        self._keeper.remember(self.pipeline)
-        turn, events, out = self._process(turn)
+        turn = Turn(messages, self._tick(self._now, bool(messages)), jump, drained.shed)
+        ahead = len(self._inbox) > 0
+        if self._keeper.wants_pipeline:
+            ahead = False
+            self._turns.settle(self._land)
+            self._keeper.remember(self.pipeline)
+        self._turns.take(Work(turn, tokens, marks, again), self._land, ahead=ahead)
         self._overload.look(self._connection.held_back)
-        alerts = [p for p in out if p.qos]
-        self._outbox.predict((p for p in out if not p.qos), now, self._connection)
-        if messages:
-            done = time.time_ns() // 1_000_000
-            self.latencies.add([done - m.received for m in messages])
-        if messages or again or alerts or events.moved or turn.jump or turn.shed or turn.refused:
-            self._keeper.add(turn, [*tokens, *again], marks, alerts)
         if self._keeper.wait() == 0.0:
             self._commit()
-        self._outbox.flush(now, self._connection)
+        self._outbox.flush(self._now, self._connection)
+
+    def _land(self, done: Done) -> None:
+        """What came of a turn: predictions go, alerts are kept."""
+        assert self._connection is not None
+        turn, events, work = done.work.turn, done.events, done.work
+        alerts = [p for p in done.publications if p.qos]
+        self._outbox.predict((p for p in done.publications if not p.qos), self._now, self._connection)
+        if turn.messages:
+            present = time.time_ns() // 1_000_000
+            self.latencies.add([present - m.received for m in turn.messages])
+        if turn.messages or work.again or alerts or events.moved or turn.jump or turn.shed or turn.refused:
+            self._keeper.add(turn, [*work.tokens, *work.again], work.marks, alerts)
         if self._on_events is not None:
-            self._on_events(events, now)
+            self._on_events(events, self._now)
 
     def _tick(self, now: int, busy: bool) -> int | None:
         """The present, when it is time to look for idle series: never while the broker is away, for then silence says
         nothing of the sensors, and not before what waited at the broker has arrived."""
         assert self._connection is not None
         connection, present = self._connection, time.monotonic()
-        if present - self._ticked < TURN or not connection.ready or self._absence.on or connection.hearing.silent:
+        if (
+            present < max(self._ticked + TURN, self._turns.untick)
+            or not connection.ready
+            or self._absence.on
+            or connection.hearing.silent
+        ):
             return None
         if busy and len(self._inbox) > 0:
             return None
@@ -143,25 +161,10 @@ class Agent:
         limits = [s.grid.stale_after for s in self.pipeline.streams.values() if s.grid.stale_after is not None]
         return min(limits) / 2e6 if limits else None
 
-    def _take(self, pipeline: Pipeline, turn: Turn) -> tuple[Events, list[Publication]]:
-        events = pipeline.take(turn)
-        return events, list(publications(events, self.base))
-
-    def _process(self, turn: Turn) -> tuple[Turn, Events, list[Publication]]:
-        """The events of a turn. A message that no code of ours can digest is set aside, and the rest goes on."""
-        try:
-            return turn, *self._take(self.pipeline, turn)
-        except Exception as error:
-            log.exception("a message cannot be processed (%s): looking for it", type(error).__name__)
-        self.pipeline, left, (events, out) = digest(turn, self._keeper.rebuild(self.pipeline), self._take)
-        if turn.now is not None and left.now is None:
-            self._ticked = time.monotonic() + TICK_AGAIN
-        return left, events, out
-
     def _commit(self) -> None:
         assert self._connection is not None
         self._keep_notes()
-        committed = self._keeper.commit(self.pipeline, self._outbox.done())
+        committed = self._keeper.commit(self.pipeline if self._turns.settled else None, self._outbox.done())
         self._outbox.alert(committed.alerts)
         self._outbox.unsaved(committed.unsaved)
         self._outbox.undone(committed.undone)
@@ -178,6 +181,7 @@ class Agent:
             self._keeper.note("subscribed", note)
 
     def _try_again(self) -> None:
+        self._turns.settle(self._land)
         other = self._keeper.reopen()
         if other is None:
             return
@@ -229,11 +233,12 @@ class Agent:
         if change is None:
             return self._connection
         settings, assembly = change
+        self._turns.settle(self._land)
         self._commit()
         fresh = assembly.pipeline.restore(self.pipeline.snapshot())
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
-        self.settings, self.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
+        self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
         self._noted = None
         self._keeper.renew(self.pipeline)
         for name in fresh:
@@ -263,6 +268,7 @@ class Agent:
         """The end after an error: the pipeline may be half changed, so nothing of it is saved."""
         assert self._connection is not None
         self._connection.stop_receiving()
+        self._turns.close()
         self._keeper.abandon(self._outbox.done())
         self._connection.close(self._status("offline"), 1.0)
 
@@ -275,6 +281,8 @@ class Agent:
             self._turn(self._inbox.drain(PORTION))
         if len(self._inbox):  # what has a token comes again at the next start; the rest is counted
             self._turn(Drained([], [], self._inbox.abandon()))
+        self._turns.settle(self._land)
+        self._turns.close()
         self._commit()
         self._outbox.flush(time.time_ns() // 1_000_000, self._connection)
         if self._keeper.problem:

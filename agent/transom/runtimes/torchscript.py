@@ -19,9 +19,9 @@ from transom.runtimes.bundle import Bundle, open_bundle, quiet
 # Kernels for a few rows may add in another order, so that the last digits of a row differ from those in a larger batch:
 # 1 and 2 rows always did here, larger sizes with some shapes. `warm` keeps the sizes that agree to the bit. With layers
 # of very few outputs (4 classes, say) even the row's place in the batch can matter; then each row runs alone.
-BATCH_SIZES = (4, 16, 64)
+BATCH_SIZES = (4, 16, 64, 256)
 
-PROBED = 4  # batches of the largest size on which the sizes are compared
+PROBED = 2  # batches of the largest size on which the sizes are compared
 WARM_CALLS = 3  # TorchScript profiles the first two calls of a size and compiles for the third
 
 _NEEDED = {"x86_64": ("avx2", "x86-64 processor with AVX2"), "aarch64": ("asimd", "64-bit ARM processor with NEON")}
