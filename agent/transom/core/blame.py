@@ -39,7 +39,8 @@ def in_order(place: NDArray[np.uint8]) -> list[int]:
 
 class Blame(Table):
     """place: uint8 [S, C], the how-manieth a channel was to be named in the alert that is up, 0 = not named; often:
-    uint8 [S, C], those of the alert's last OF windows in which it carried the score, newest in bit 0; told: uint8 [S], updates."""
+    uint8 [S, C], those of the alert's last OF windows in which it carried the score, newest in bit 0; told: uint8 [S],
+    updates."""
 
     fills: ClassVar[dict[str, Any]] = {"place": 0, "often": 0, "told": 0}
 

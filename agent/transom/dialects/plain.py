@@ -5,7 +5,7 @@ Events in, publications or lines out; nothing is sent from here.
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from itertools import repeat
