@@ -9,6 +9,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from transom.core.drift import DAYS, Drift, Moved
+from transom.core.model import Channel, Manifest, Reference
+from transom.core.pipeline import Message, Pipeline
+from transom.core.stream import StreamSpec
 from transom.core.trend import trend
 
 DAY = 86_400_000_000  # µs
@@ -202,3 +205,32 @@ def test_a_perfect_line_is_a_sure_trend_and_a_constant_none() -> None:
     found = trend(np.stack([np.arange(56.0), np.full(56, 7.0)]))
     assert found.certainty[0] > 1000
     assert found.certainty[1] == 0
+
+
+def test_a_trained_model_s_input_is_held_against_the_training_data_and_its_score_is_one_more_channel() -> None:
+    class Distance:
+        sha256 = ""
+        manifest = Manifest(
+            name="distance", version="1", task="anomaly", family="none", channels=(Channel("x", "bar"), Channel("y")),
+            length=1, reference=Reference((20.0, 20.0), (2.0, 2.0)),
+        )  # fmt: skip
+
+        def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:
+            size = np.abs(values[:, -1] - 20)
+            return {"score": size.sum(1), "contribution": size, "expected": np.full_like(size, 20)}
+
+    pipeline = Pipeline([(StreamSpec("s", "plant/{device}", budget=None, threshold=1e9), Distance())])
+    rhythm = daily(30)
+    for hour, (x, y) in enumerate(
+        zip(30 + rhythm, 20 + rhythm + 4 * np.arange(30 * HOURS) / (30 * HOURS), strict=True)
+    ):
+        pipeline.process([Message("plant/a", f'{{"x":{x:.3f},"y":{y:.3f}}}'.encode(), T0 // 1000 + hour * 3_600_000)])
+    count, reports = pipeline.drifting()
+    assert count == len(reports)
+    assert {(r.channel, r.kind) for r in reports} >= {("x", "reference"), ("y", "drift"), ("score", "drift")}
+    assert pipeline.drifting(1)[1] == reports[:1]
+    (away,) = [r for r in reports if r.kind == "reference"]
+    assert (
+        away.summary
+        == "x is away from the training data: 20 bar there, 30 bar in the last week (5 of its usual spread)"
+    )
