@@ -94,9 +94,10 @@ def test_rhythms_and_noise_are_no_drift(
     assert fed(level + rhythm + autoregressive(n, phi, seed)).moved() == []
 
 
-def test_a_step_is_a_matter_for_alerts_and_no_drift() -> None:
+@pytest.mark.parametrize("size", [0.5, 0.8, 5.0])
+def test_a_step_is_a_matter_for_alerts_and_no_drift(size: float) -> None:
     values = 20 + np.random.default_rng(0).standard_normal(70 * HOURS)
-    values[40 * HOURS + 7 :] += 5
+    values[40 * HOURS + 7 :] += size
     drift = Drift(1)
     drift.resize(1)
     for day in range(70):
