@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import math
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,22 @@ def test_what_cannot_be_replayed_is_one_line(
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("transom: ") == 1
+
+
+def test_the_summary_tells_of_a_sensor_that_ages_with_its_beginning_and_its_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["time,fresh,aged\n"]
+    for hour in range(45 * 24):
+        day = date(2024, 1, 1) + timedelta(hour // 24)
+        rhythm = math.sin(hour / 24 * 2 * math.pi) + (hour * 7919 % 101) / 101
+        rows.append(
+            f"{day}T{hour % 24:02}:00:00Z,{20 + rhythm:.3f},{20 + rhythm + 2 * max(hour / 24 - 15, 0) / 30:.3f}\n"
+        )
+    (tmp_path / "tank.csv").write_text("".join(rows))
+    replayed(tmp_path, str(tmp_path / "tank.csv"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "drift: 1 at the end of the recording" in said
+    assert "tank/aged: aged drifts: 20." in said
+    assert " on 2024-01-" in said.split("drift:")[1]
+    assert "tank/fresh" not in said.split("drift:")[1]

@@ -76,6 +76,8 @@ class Attention(Table):
         kept = np.where(change == Change.RAISE, RAISE, np.where(change == Change.UPDATE, UPDATE, 0)).astype(np.int8)
         self.kept_back[series] = np.where(muted & ~over, np.maximum(before, kept), 0)
         self.withheld += int(hidden.sum())
+        for i in series[over & hidden].tolist():  # nobody hears of its end
+            self.seen.pop((i, KINDS[ANOMALY]), None)
         for i in series[~muted | (over & (self.with_alert[series] == ANOMALY))].tolist():
             self.unmute(i)
         return told.astype(np.uint8)
@@ -89,6 +91,8 @@ class Attention(Table):
         hidden = (muted & (change == Change.RAISE)) | (over & before)
         self.silence_kept_back[series] = np.where(over, False, before | (muted & (change == Change.RAISE)))
         self.withheld += int(hidden.sum())
+        for i in series[over & hidden].tolist():
+            self.seen.pop((i, KINDS[SILENCE]), None)
         for i in series[over & (self.with_alert[series] == SILENCE)].tolist():
             self.unmute(i)
         return np.where(hidden, 0, change).astype(np.uint8)

@@ -13,7 +13,7 @@ from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
 from transom.core.attention import Call
 from transom.core.due import Due
-from transom.core.events import Events
+from transom.core.events import DriftReport, Events
 from transom.core.grid import Grid
 from transom.core.intake import Intake
 from transom.core.judge import Judge
@@ -148,6 +148,10 @@ class Stream:
             "missing": rhythm["missing"] + sequences.missing, **self.judge.counts,
             "muted": self.judge.attention.muted(), "withheld": self.judge.attention.withheld,
         }  # fmt: skip
+
+    def drifting(self, most: int) -> tuple[int, list[DriftReport]]:
+        """How many channels drift, and those `most` that have moved farthest."""
+        return self.judge.drifting(most)
 
     def fingerprint(self) -> list[Any]:
         """What must be equal for a snapshot to fit: the model and the shape of the grid."""

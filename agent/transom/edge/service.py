@@ -12,7 +12,7 @@ from typing import Any
 from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.pipeline import Message, Pipeline, Turn
-from transom.dialects.plain import Publication
+from transom.dialects.plain import Publication, drift_body
 from transom.edge import logs, observe, reports
 from transom.edge.assembly import Assembly
 from transom.edge.clock import Clock
@@ -368,7 +368,7 @@ class Agent:
             ),
             "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
             "journal": keeper.counts(), "clock_steps": self._clock.steps,
-            "calls": dict(self._remote.counts),
+            "calls": dict(self._remote.counts), "drift": drift_body(*self.pipeline.drifting()),
         })  # fmt: skip
 
 

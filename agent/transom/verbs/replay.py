@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from transom.core.events import Events
+from transom.core.events import DriftReport, Events
 from transom.core.model import Model
 from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import StreamSpec
@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
                 _write(events, out, alerts, tally)
             tally.add_accounts(replay.accounts())
             tally.bad.update(replay.bad_cells())
+            for pipeline in replay.pipelines():
+                tally.add_drifts(pipeline)
         if logs:
             pipeline = recorded_pipeline(settings, args, logs[0])
             for path in logs:
@@ -70,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
                     _write(events, out, alerts, tally)
             _write(pipeline.flush(), out, alerts, tally)
             tally.add_accounts(pipeline.accounts())
+            tally.add_drifts(pipeline)
             if pipeline.strangers:
                 tally.bad["messages of topics that no stream watches"] = pipeline.strangers
     _summary(console, tally, time.perf_counter() - begun)
@@ -85,6 +88,13 @@ class Tally:
     raised: int = 0
     letters: list[str] = field(default_factory=list)
     bad: dict[str, int] = field(default_factory=dict)
+    drifting: int = 0
+    drifts: list[DriftReport] = field(default_factory=list)
+
+    def add_drifts(self, pipeline: Pipeline) -> None:
+        count, largest = pipeline.drifting()
+        self.drifting += count
+        self.drifts = sorted([*self.drifts, *largest], key=lambda r: -abs(r.sizes))[:10]
 
     def add_accounts(self, accounts: dict[str, dict[str, int]]) -> None:
         for counts in accounts.values():
@@ -132,6 +142,9 @@ class TableReplay:
 
     def accounts(self) -> dict[str, dict[str, int]]:
         return {f"{i}": counts for i, p in enumerate(self._pipelines.values()) for counts in p.accounts().values()}
+
+    def pipelines(self) -> list[Pipeline]:
+        return list(self._pipelines.values())
 
     def bad_cells(self) -> dict[str, int]:
         """Cells that are no number, by the first of them in each file."""
@@ -232,6 +245,10 @@ def _summary(console: Console, tally: Tally, seconds: float) -> None:
         console.print(f"  {line}", markup=False, highlight=False)
     if tally.raised > len(tally.alerts):
         console.print(f"  … and {tally.raised - len(tally.alerts):,} more (--alerts FILE writes them all)")
+    if tally.drifting:
+        console.print(f"drift: {tally.drifting:,} at the end of the recording, the largest first", highlight=False)
+    for drift in tally.drifts:
+        console.print(f"  {drift.series}: {drift.summary}", markup=False, highlight=False)
     for text, count in tally.bad.items():
         console.print(f"{count:,} {text}", markup=False)
     for line in tally.letters:
