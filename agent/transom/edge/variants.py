@@ -117,11 +117,11 @@ class Variant:
         return list(self._pipelines.values())
 
     @property
-    def streams(self) -> Mapping[str, tuple[StreamSpec, Manifest]]:
+    def streams(self) -> Mapping[str, StreamSpec]:
         """By name, as they run."""
-        found = {name: (s.spec, s.model.manifest) for p in self.pipelines for name, s in p.streams.items()}
+        found = {name: s.spec for p in self.pipelines for name, s in p.streams.items()}
         if self._table is not None:
-            found.setdefault(self._table[0].name, (self._table[0], self._table[1].manifest))
+            found.setdefault(self._table[0].name, self._table[0])
         return found
 
 

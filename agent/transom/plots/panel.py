@@ -133,9 +133,9 @@ class Panel:
             self._parts.append(svg.path(svg.area(fx, up(f[:, 0]), up(f[:, 2])), "f"))
             self._parts.append(svg.path(svg.trail(fx, up(f[:, 1]), up(f[:, 1])), "v", ' stroke-dasharray="3 2"'))
         self._parts.append(svg.path(svg.trail(x, up(value[0]), up(value[1])), "v"))
-        self._axis(low, high, height, 4 if height == TALL else 2)
+        self._axis(low, high, height, 4 if height == TALL else 3)
         unit = self.about.units.get(name, "")
-        self._parts.append(svg.label(LEFT + 5, self._y + 12, f"{name} {unit}".rstrip(), "", 60))
+        self._parts.append(svg.label(LEFT + 5, self._y + 12, f"{name} {unit}".rstrip(), "h", 60))
         self._y += height + APART
 
     def _score(self, x: Floats, score: Floats, p: Floats) -> None:
@@ -152,9 +152,9 @@ class Panel:
         if threshold is not None:
             y = float(up(np.array([threshold]))[0])
             self._parts.append(svg.line(LEFT, y, LEFT + WIDTH, y, "bar"))
-        self._axis(0.0, highest, STRIP, 1)
+        self._axis(0.0, highest, STRIP, 2)
         said = "score" if threshold is None else f"score, raises at {threshold:g}"
-        self._parts.append(svg.label(LEFT + 5, self._y + 12, said))
+        self._parts.append(svg.label(LEFT + 5, self._y + 12, said, "h"))
         self._y += STRIP + APART
 
     def _p_value(self, x: Floats, p: Floats) -> None:
@@ -174,7 +174,7 @@ class Panel:
         for value, words in ((0.0, "1"), (level, f"{bar:.0e}".replace("e-0", "e-"))):
             at = float(up(np.array([value]))[0])
             self._parts.append(svg.label(LEFT - 5, at + 4, words, "s r"))
-        self._parts.append(svg.label(LEFT + 5, self._y + 12, f"p-value, raises at {bar:.2g}"))
+        self._parts.append(svg.label(LEFT + 5, self._y + 12, f"p-value, raises at {bar:.2g}", "h"))
         self._y += STRIP + APART
 
     def _bars(self, x: Floats, y: Floats, height: int) -> None:
@@ -210,7 +210,7 @@ class Panel:
         top = probability[np.arange(len(x)), best] if len(x) else np.zeros(0)
         self._parts.append(svg.path(svg.area(x, np.full(len(x), self._y + STRIP), up(top)), "sc"))
         self._axis(0.0, 1.0, STRIP, 1)
-        self._parts.append(svg.label(LEFT + 5, self._y + 12, "its probability"))
+        self._parts.append(svg.label(LEFT + 5, self._y + 12, "its probability", "h"))
         self._y += STRIP + APART
 
     # --- alerts -----------------------------------------------------------------------------------------------------
@@ -218,8 +218,12 @@ class Panel:
     def _alerts(self, top: float) -> None:
         """The first variant's alerts over all rows; each says its sentence when the pointer rests on it."""
         bottom = self._y
+        free = 0.0  # up to where the last number reaches
         for count, span in enumerate(self.variants[0][1][: self.alerts], 1):
-            self._span(span, top, bottom - top - APART, str(count) if count <= 99 else "")
+            at = self._at(span.begin)
+            mark = str(count) if at >= free else ""
+            free = at + 7 * len(mark) + 3 if mark else free
+            self._span(span, top, bottom - top - APART, mark)
         self._y = bottom + FOOT - APART
 
     def _lanes(self) -> None:
@@ -288,7 +292,7 @@ class Panel:
         ticks = value_ticks(low, high, most) if high > low else [(low, number(low, abs(low) or 1.0))]
         for value, words in ticks:
             y = float(up(np.array([value]))[0])
-            self._parts.append(svg.line(LEFT, y, LEFT + WIDTH, y, "g"))
+            self._parts.insert(0, svg.line(LEFT, y, LEFT + WIDTH, y, "g"))  # behind the values
             self._parts.append(svg.label(LEFT - 5, y + 4, words, "s r"))
 
     def _grid(self, top: float) -> None:

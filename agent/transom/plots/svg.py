@@ -26,7 +26,7 @@ CLASSES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b
 def _suit(which: int) -> str:
     c = {name: pair[which] for name, pair in _INK.items()}
     return (
-        f".paper{{fill:{c['paper']}}}text{{fill:{c['text']}}}text.s{{fill:{c['soft']}}}"
+        f".paper{{fill:{c['paper']}}}text{{fill:{c['text']}}}text.h{{stroke:{c['paper']}}}text.s{{fill:{c['soft']}}}"
         f".g{{stroke:{c['grid']}}}.v{{stroke:{c['value']}}}.e{{stroke:{c['band']}}}.b{{fill:{c['band']}}}"
         f".f{{fill:{c['value']}}}.sc{{fill:{c['score']}}}.bar{{stroke:{c['over']}}}.ov{{fill:{c['over']}}}"
         f".w{{fill:{c['warning']};stroke:{c['warning']}}}.c{{fill:{c['critical']};stroke:{c['critical']}}}"
@@ -36,7 +36,7 @@ def _suit(which: int) -> str:
 
 STYLE = (
     "text{font:11px system-ui,-apple-system,'Segoe UI',sans-serif;white-space:pre}text.t{font-size:14px;font-weight:600}"
-    "text.m{text-anchor:middle}text.r{text-anchor:end}.g{stroke-width:1;fill:none}.v{stroke-width:1.2;fill:none}"
+    "text.h{paint-order:stroke;stroke-width:3px;stroke-opacity:.8}text.m{text-anchor:middle}text.r{text-anchor:end}.g{stroke-width:1;fill:none}.v{stroke-width:1.2;fill:none}"
     ".e{stroke-width:1;fill:none;stroke-opacity:.8}.b{fill-opacity:.28}.f{fill-opacity:.22}.sc{fill-opacity:.75}"
     ".bar{stroke-width:1;fill:none;stroke-dasharray:4 3}.v,.e{stroke-linejoin:round}"
     ".a rect{fill-opacity:.2;stroke-opacity:.55;stroke-width:.6}.k{stroke:none}"

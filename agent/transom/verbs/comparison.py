@@ -30,6 +30,17 @@ class Counts:
     first: int | None = None
     open: dict[str, int] = field(default_factory=dict)  # since, by id
     since: int = 0  # when the first of those that are open began
+    watched: list[tuple[int, int]] = field(default_factory=list)  # from and to, µs, of each series
+    allowed: float | None = None  # false alarms, for the time watched
+
+    @property
+    def time(self) -> int:
+        """µs in which at least one series was watched."""
+        total, reached = 0, -(1 << 62)
+        for begin, end in sorted(self.watched):
+            total += max(0, end - max(begin, reached))
+            reached = max(reached, end)
+        return total
 
     def raised(self, alert: str, time: int) -> None:
         self.alerts += 1
@@ -48,10 +59,11 @@ class Counts:
 
 
 class Outcome:
-    """The alerts of one variant."""
+    """The alerts of one variant. budgets: false alarms allowed a millisecond and series, by stream."""
 
     def __init__(self, label: str) -> None:
         self.label = label
+        self.budgets: dict[str, float | None] = {}
         self.series: dict[tuple[str, str], Counts] = {}
 
     def take(self, events: Events) -> None:
@@ -76,7 +88,14 @@ class Outcome:
     def close(self) -> Counts:
         """Ends alerts that are still up with their series' last window; the counts of all series together."""
         total = Counts()
-        for counts in self.series.values():
+        for (stream, _), counts in self.series.items():
+            if counts.end > counts.begin:
+                total.watched.append((counts.begin, counts.end))
+            budget = self.budgets.get(stream)
+            counts.watched = total.watched[-1:] if counts.end > counts.begin else []
+            counts.allowed = None if budget is None else budget * max(0, counts.end - counts.begin) / 1000
+            if counts.allowed is not None:
+                total.allowed = (total.allowed or 0.0) + counts.allowed
             for alert in list(counts.open):
                 counts.cleared(alert, max(counts.end, counts.open[alert]))
             total.begin, total.end = min(total.begin, counts.begin), max(total.end, counts.end)
@@ -89,17 +108,18 @@ class Outcome:
 
 
 def tell(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """A sentence for each variant, and a table of the series that would have been told of."""
+    """A sentence for each variant, and a table of the series that would have been told of. allowed: the false alarms
+    that the budget allows for the time watched."""
     totals = [outcome.close() for outcome in outcomes]
     for outcome, total in zip(outcomes, totals, strict=True):
-        time = f"in {lasted(total.end - total.begin)}" if total.end > total.begin else "in no time"
+        time = f"in {lasted(total.time)}" if total.time else "in no time"
         count = f"{total.alerts:,} time{'s' * (total.alerts != 1)}"
         console.print(
             f"with {outcome.label} it would have alerted {count} {time}", style="bold", markup=False, highlight=False
         )
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("series", "variant", "alerts", "a day", "in alert", "first alert", "longest"):
-        table.add_column(name, justify="right" if name in ("alerts", "a day", "in alert", "longest") else "left",
+    for name in ("series", "variant", "alerts", "allowed", "a day", "in alert", "first alert", "longest"):
+        table.add_column(name, justify="right" if name in ("alerts", "allowed", "a day", "in alert", "longest") else "left",
                          no_wrap=True, overflow="ellipsis", max_width=40)  # fmt: skip
     several = len({key for outcome in outcomes for key in outcome.series}) > 1
     if several:
@@ -121,9 +141,9 @@ def tell(console: Console, outcomes: Sequence[Outcome]) -> None:
 
 def _add(table: Table, name: str, outcomes: Sequence[Outcome], counts: Sequence[Counts]) -> None:
     for i, (outcome, c) in enumerate(zip(outcomes, counts, strict=True)):
-        days = (c.end - c.begin) / DAY
+        days = c.time / DAY
         table.add_row(
             Text(name if i == 0 else ""), Text(outcome.label), f"{c.alerts:,}",
-            f"{c.alerts / days:.3g}" if days > 0 else "", lasted(c.held) if c.alerts else "",
+            "" if c.allowed is None else f"{c.allowed:.3g}", f"{c.alerts / days:.3g}" if days >= 1 else "", lasted(c.held) if c.alerts else "",
             rfc3339(c.first)[:19] + "Z" if c.first is not None else "", lasted(c.longest) if c.alerts else "",
         )  # fmt: skip

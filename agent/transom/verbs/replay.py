@@ -239,10 +239,11 @@ class _Sink:
     def know(self, variants: Sequence[Variant]) -> None:
         """What the picture needs of the streams, before the first event of theirs."""
         first = variants[0]
-        for name, (spec, manifest) in first.streams.items():
+        for name, spec in first.streams.items():
             self._timings[name] = Timing(spec.grid.step * 1000 if spec.grid.step else None, spec.stride)
             self._about[name] = lambda name=name: _about(name, first)  # type: ignore[misc]
-            del manifest
+        for outcome, variant in zip(self.outcomes, variants, strict=False):
+            outcome.budgets |= {name: stream.budget for name, stream in variant.settings.streams.items()}
 
     def about(self, stream: str) -> About:
         return self._about[stream]()
