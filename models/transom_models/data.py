@@ -94,7 +94,8 @@ def load(
     between the parts (None: a window's length, so that no row is in two). Runs that end in a failure go into one part
     whole, and cases are dealt out class by class. Classes of rows: windows whose rows all carry one label.
 
-    stream, topic: what of a recording of messages; targets, cap: see `recordings`; min_steps: windows begin with so many steps of a run, those before it missing.
+    stream, topic: what of a recording of messages; targets, cap: see `recordings`; min_steps: windows begin with so
+    many steps of a run, those before it missing.
     """
     if any(is_cases(p) for p in paths):
         return load_cases(paths, task, channels)

@@ -52,7 +52,9 @@ def read_messages(path: Path, asked: Listening) -> list[Recording]:
         spec = _spec(path, recorded.begin_of(next(iter(lines), "")), asked)
     found = _columns(path, spec, (Channel(ANY),), None)
     if not found:
-        raise RecordingError(str(path), f"has no reading of {spec.topic!r}", "give --topic, as a stream of yours has it")
+        raise RecordingError(
+            str(path), f"has no reading of {spec.topic!r}", "give --topic, as a stream of yours has it"
+        )
     by_base: dict[str, dict[str, _Column]] = {}
     for (name, channel), column in found.items():
         by_base.setdefault(name.removesuffix(f"/{channel}"), {})[channel] = column
@@ -173,17 +175,23 @@ def _spec(path: Path, begin: recorded.Recorded | None, asked: Listening) -> Stre
         return StreamSpec("recorded", asked.topic, (), PayloadSpec())
     if asked.stream is not None and asked.stream not in told:
         raise RecordingError(
-            str(path), f"tells of no stream {asked.stream!r}", f"it tells of {', '.join(told) or 'none'}; or give --topic"
+            str(path),
+            f"tells of no stream {asked.stream!r}",
+            f"it tells of {', '.join(told) or 'none'}; or give --topic",
         )
     if asked.stream is None and len(told) != 1:
         what = f"tells of several streams: {', '.join(told)}" if told else "does not say what its topics mean"
-        raise RecordingError(str(path), what, "give --stream NAME" if told else "give --topic 'plant/{device}/{channel}'")
+        raise RecordingError(
+            str(path), what, "give --stream NAME" if told else "give --topic 'plant/{device}/{channel}'"
+        )
     name = asked.stream or next(iter(told))
     table = told[name]
     try:
         return StreamSpec(name, str(table["topic"]), tuple(table.get("series", ())), payload_of(table))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordingError(str(path), f"tells of the stream {name!r} what cannot be used ({error})", "give --topic") from None
+        raise RecordingError(
+            str(path), f"tells of the stream {name!r} what cannot be used ({error})", "give --topic"
+        ) from None
 
 
 def payload_of(table: Mapping[str, Any]) -> PayloadSpec:
@@ -192,8 +200,11 @@ def payload_of(table: Mapping[str, Any]) -> PayloadSpec:
     if "timezone" in table:
         given["timezone"] = ZoneInfo(table["timezone"])
     channels = tuple(
-        ChannelSpec(n, c.get("path", ""), c.get("unit", ""), bool(c.get("switch")), tuple(c.get("on", ())), tuple(c.get("off", ())))
-        for n, c in table.get("channels", {}).items()
+        ChannelSpec(
+            name, c.get("path", ""), c.get("unit", ""), bool(c.get("switch")), tuple(c.get("on", ())),
+            tuple(c.get("off", ())),
+        )
+        for name, c in table.get("channels", {}).items()
     )  # fmt: skip
     return PayloadSpec(format=table.get("payload", "auto"), channels=channels, **given)
 

@@ -1,6 +1,6 @@
 """The lines of our own recordings: a message as it arrived, or a word of the recorder on what it heard.
 
-Lines in, turns out, and messages in, lines out; so that a replay does what the agent would have done. No file, no clock.
+Lines in, turns out, and messages in, lines out: a replay does what the agent would have done. No file, no clock.
 
 One JSON object a line. A message: `time` (RFC 3339, of arrival), `topic`, `payload` (its text) or `base64`, and where
 they say something `qos` and `retained`. A word: `time` and `event`: `begin` (with `filters`, and `streams`: how their

@@ -77,7 +77,9 @@ class Files:
         try:
             if path.exists() and path.stat().st_size and not append:
                 raise RecordingError(
-                    str(path), "is there already, and a recording cannot be made again", "choose another name, or --append"
+                    str(path),
+                    "is there already, and a recording cannot be made again",
+                    "choose another name, or --append",
                 )
             self._raw: BinaryIO = path.open("ab")
         except OSError as error:
@@ -165,7 +167,9 @@ def record(
                 if ready is not None:
                     ready.set()
             elif not connects and now - begun > CONNECTED:
-                raise BrokerError(f"{own.host}:{own.port}", "no subscription within 30 s", "see `transom check --connect`")
+                raise BrokerError(
+                    f"{own.host}:{own.port}", "no subscription within 30 s", "see `transom check --connect`"
+                )
             if connects:
                 gone = absence.look(now, connection.hearing.gaps(), away=not connection.ready)
                 if connection.ready and connection.counters()["connects"] > connects:
@@ -190,7 +194,9 @@ def record(
         files.close()
     except OSError as error:
         raise RecordingError(
-            str(files.paths[-1]), f"cannot be written ({error.strerror or error})", "make room; what is there can be read"
+            str(files.paths[-1]),
+            f"cannot be written ({error.strerror or error})",
+            "make room; what is there can be read",
         ) from None
     finally:
         connection.close()

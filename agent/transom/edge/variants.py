@@ -84,7 +84,7 @@ class Variant:
         self._pipelines: dict[Feed, Pipeline] = {}
 
     def load(self, kind: str) -> None:
-        """Loads what turns of a kind need. Raises ModelError, SettingsError or TransomError where something is wrong."""
+        """Loads what turns of a kind need. Raises ModelError, SettingsError or TransomError."""
         if kind == "table":
             name, stream = _stream_for_tables(self.settings, self._stream)
             path = bundle.find_model(stream.model, self.settings.folder)
@@ -142,7 +142,9 @@ def varied(settings: Settings, text: str) -> Settings:
             meant = nearest(key, _KEYS)
             known = ", ".join(k for k in ("model", "false_alarms", "threshold", "raise_after", "hold_off", "step"))
             raise TransomError(
-                place, f"a stream has no key {key!r} to compare", f"did you mean {meant}?" if meant else f"such as {known}"
+                place,
+                f"a stream has no key {key!r} to compare",
+                f"did you mean {meant}?" if meant else f"such as {known}",
             )
     flags: dict[str, Any] = {f"streams.compared.{key}": value for key, value in given.items()}
     reading = read(None, {"streams.compared.topic": "compared/{series}"} | flags)

@@ -67,9 +67,7 @@ def _head(title: str, traces: Traces, chosen: Sequence[Key], hidden: int) -> lis
     """The title, what is left out, and the legend."""
     parts = [svg.label(LEFT, 22, title, "t", 110)]
     if hidden:
-        parts.append(
-            svg.label(LEFT + WIDTH, 22, f"{hidden:,} more series are not drawn (--plot-series)", "s r")
-        )
+        parts.append(svg.label(LEFT + WIDTH, 22, f"{hidden:,} more series are not drawn (--plot-series)", "s r"))
     forecast = any(traces[key][0].targets for key in chosen)
     scored = any(not traces[key][0].targets and not traces[key][0].classes for key in chosen)
     items = [("v", "value")]
@@ -111,5 +109,7 @@ def _axes(traces: Traces, chosen: Sequence[Key]) -> dict[Key, tuple[int, int]]:
 
 def period(traces: Traces) -> str:
     """The time that all traces cover, for a person; "" when there are none."""
-    times = [(int(g.columns.begin[t.row]), int(g.columns.end[t.row])) for g, t in map(traces.__getitem__, traces.order())]
+    times = [
+        (int(g.columns.begin[t.row]), int(g.columns.end[t.row])) for g, t in map(traces.__getitem__, traces.order())
+    ]
     return span_text(min(b for b, _ in times), max(e for _, e in times)) if times else ""

@@ -1,6 +1,6 @@
 """One series as a panel: values and the expected band, score and p-value, classes, and the alerts over all of them.
 
-A trace and its alerts in, SVG elements out. The panel is drawn at its own place; `drawing` puts panels below each other.
+A trace and its alerts in, SVG elements out. `drawing` puts panels below each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ class Panel:
         self._lanes()
         return self._parts, self._y
 
-    # --- rows -----------------------------------------------------------------------------------------------------------
+    # --- rows -------------------------------------------------------------------------------------------------------
 
     def _head(self) -> None:
         name = self.trace.key[1]
@@ -93,9 +93,7 @@ class Panel:
         spans = self.variants[0][1]
         for number_, span in enumerate(spans[:SENTENCES], 1):
             when = span_text(span.begin, span.begin).partition(" to ")[0]
-            self._parts.append(
-                svg.label(LEFT, self._y + 11, f"{number_}  {when}  {span.summary}", "s", SENTENCE_LONG)
-            )
+            self._parts.append(svg.label(LEFT, self._y + 11, f"{number_}  {when}  {span.summary}", "s", SENTENCE_LONG))
             self._y += SENTENCE
         more = sum(1 + s.more for s in spans) - len(spans[:SENTENCES])
         if more > 0:
@@ -233,9 +231,7 @@ class Panel:
         for name, spans in self.variants:
             self._parts.append(svg.label(LEFT, self._y + 10, name, "", 90))
             count = sum(1 + s.more for s in spans)
-            self._parts.append(
-                svg.label(LEFT + WIDTH, self._y + 10, f"{count:,} alert{'s' * (count != 1)}", "s r")
-            )
+            self._parts.append(svg.label(LEFT + WIDTH, self._y + 10, f"{count:,} alert{'s' * (count != 1)}", "s r"))
             self._y += 13
             self._parts.append(svg.rect(LEFT, self._y, WIDTH, 8, "g", ' fill="none"'))
             for span in spans[: self.alerts]:

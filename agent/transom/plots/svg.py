@@ -35,7 +35,8 @@ def _suit(which: int) -> str:
 
 
 STYLE = (
-    "text{font:11px system-ui,-apple-system,'Segoe UI',sans-serif;white-space:pre}text.t{font-size:14px;font-weight:600}"
+    "text{font:11px system-ui,-apple-system,'Segoe UI',sans-serif;white-space:pre}"
+    "text.t{font-size:14px;font-weight:600}"
     "text.h{paint-order:stroke;stroke-width:3px;stroke-opacity:.8}text.m{text-anchor:middle}text.r{text-anchor:end}.g{stroke-width:1;fill:none}.v{stroke-width:1.2;fill:none}"
     ".e{stroke-width:1;fill:none;stroke-opacity:.8}.b{fill-opacity:.28}.f{fill-opacity:.22}.sc{fill-opacity:.75}"
     ".bar{stroke-width:1;fill:none;stroke-dasharray:4 3}.v,.e{stroke-linejoin:round}"

@@ -5,6 +5,7 @@ Events in, rows for a person out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -119,8 +120,8 @@ def tell(console: Console, outcomes: Sequence[Outcome]) -> None:
         )
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for name in ("series", "variant", "alerts", "allowed", "a day", "in alert", "first alert", "longest"):
-        table.add_column(name, justify="right" if name in ("alerts", "allowed", "a day", "in alert", "longest") else "left",
-                         no_wrap=True, overflow="ellipsis", max_width=40)  # fmt: skip
+        side: Literal["left", "right"] = "left" if name in ("series", "variant", "first alert") else "right"
+        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", max_width=40)
     several = len({key for outcome in outcomes for key in outcome.series}) > 1
     if several:
         _add(table, "all", outcomes, totals)
@@ -144,6 +145,7 @@ def _add(table: Table, name: str, outcomes: Sequence[Outcome], counts: Sequence[
         days = c.time / DAY
         table.add_row(
             Text(name if i == 0 else ""), Text(outcome.label), f"{c.alerts:,}",
-            "" if c.allowed is None else f"{c.allowed:.3g}", f"{c.alerts / days:.3g}" if days >= 1 else "", lasted(c.held) if c.alerts else "",
+            "" if c.allowed is None else f"{c.allowed:.3g}", f"{c.alerts / days:.3g}" if days >= 1 else "",
+            lasted(c.held) if c.alerts else "",
             rfc3339(c.first)[:19] + "Z" if c.first is not None else "", lasted(c.longest) if c.alerts else "",
         )  # fmt: skip

@@ -134,7 +134,9 @@ def _shown(console: Console, filters: list[str]) -> Iterator[Callable[[Heard], N
         yield lambda _: None
         return
     begun, last = time.monotonic(), [time.monotonic(), 0.0, 0.0]
-    with Live(Text(f"listening to {', '.join(filters)}"), console=console, refresh_per_second=4, transient=True) as live:
+    with Live(
+        Text(f"listening to {', '.join(filters)}"), console=console, refresh_per_second=4, transient=True
+    ) as live:
 
         def on_look(heard: Heard) -> None:
             now = time.monotonic()
@@ -155,7 +157,8 @@ def _shown(console: Console, filters: list[str]) -> Iterator[Callable[[Heard], N
 def _tell(console: Console, heard: Heard, files: Files, seconds: float) -> None:
     names = ", ".join(str(p) for p in files.paths[:3]) + (", …" if len(files.paths) > 3 else "")
     console.print(
-        f"{heard.messages:,} messages of {heard.topics:,} topics in {seconds:,.0f} s: {names} ({heard.size / 1e6:,.3f} MB)",
+        f"{heard.messages:,} messages of {heard.topics:,} topics in {seconds:,.0f} s: {names} "
+        f"({heard.size / 1e6:,.3f} MB)",
         markup=False, highlight=False, soft_wrap=True,
     )  # fmt: skip
     if files.full:
