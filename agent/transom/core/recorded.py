@@ -87,7 +87,11 @@ def turns(lines: Iterable[str], name: str, after: int | None = None) -> Iterator
         try:
             said = _decode(text)
             received = int(np.datetime64(said.time.removesuffix("Z"), "ms").astype(np.int64))
-            payload = base64.b64decode(said.base64) if said.base64 is not None else (said.payload or "").encode()
+            payload = (
+                base64.b64decode(said.base64, validate=True)
+                if said.base64 is not None
+                else (said.payload or "").encode()
+            )
             if said.event is None and said.topic is None:
                 raise ValueError("neither a topic nor an event")  # noqa: TRY301
         except (msgspec.DecodeError, ValueError) as error:

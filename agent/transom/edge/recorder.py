@@ -3,6 +3,7 @@
 Messages in; lines of `core/recorded` in files out. Knows nothing of streams; decodes nothing.
 """
 
+import contextlib
 import gzip
 import itertools
 import logging
@@ -60,13 +61,9 @@ class Files:
         self._path, self._begin, self._limit, self._keep = path, begin, limit, keep
         self.paths: list[Path] = []
         self.written = 0  # bytes of all files before this one
+        self.full = False  # the limit is reached, and no other file may be begun
         self._numbers = itertools.count(2)
         self._open(path, append=append)
-
-    @property
-    def full(self) -> bool:
-        """True when the limit is reached and no other file may be begun."""
-        return self._limit is not None and self._keep is None and self.size >= self._limit
 
     @property
     def size(self) -> int:
@@ -99,7 +96,7 @@ class Files:
             self.flush()
             if self.size + len(line) > self._limit and self.size > LEAST_SIZE // 2:
                 if self._keep is None:
-                    self._base = max(self._base, self._limit)  # it is full, though a shorter line might have its place
+                    self.full = True
                     return False
                 self._next()
         self._put(line)
@@ -131,6 +128,9 @@ class Files:
             oldest.unlink()
 
     def close(self) -> None:
+        """Ends the file; nothing where that has been done."""
+        if self._raw.closed:
+            return
         self._put(recorded.word("end", time.time_ns() // 1_000_000))
         if self._gzip is not None:
             self._gzip.close()
@@ -200,6 +200,8 @@ def record(
         ) from None
     finally:
         connection.close()
+        with contextlib.suppress(OSError):  # a full disk, which has been told
+            files.close()
     heard.size = files.written + files.size
     return heard
 

@@ -26,29 +26,32 @@ def draw(
     many series; title: of the recording."""
     keys = traces.order()
     chosen = keys[:most]
-    hidden = len(keys) - len(chosen) + len(traces.left_out)
-    finest, alerts = FINEST, ALERTS
+    columns = min(FINEST, max(COARSEST, COLUMNS // max(1, sum(_rows(traces, key) for key in chosen))))
+    alerts = ALERTS // max(1, len(chosen) * len(variants))
     while True:
-        picture = _picture(traces, about, variants, chosen, title, hidden, finest, alerts)
-        if len(picture.encode()) < LARGEST or finest <= COARSEST // 4:
+        hidden = len(keys) - len(chosen) + len(traces.left_out)
+        picture = _picture(traces, about, variants, chosen, title, hidden, columns, max(4, alerts))
+        size = len(picture.encode())
+        if size < LARGEST or not chosen:
             return picture
-        finest, alerts = finest // 2, alerts // 2
+        share = min(0.8, 0.9 * LARGEST / size)
+        if columns <= COARSEST // 4:
+            chosen = chosen[: int(share * len(chosen))]
+        columns, alerts = max(COARSEST // 4, int(share * columns)), int(share * alerts)
 
 
 def _picture(
     traces: Traces, about: Callable[[str], About], variants: Sequence[str], chosen: Sequence[Key], title: str,
-    hidden: int, finest: int, alerts: int,
+    hidden: int, columns: int, alerts: int,
 ) -> str:  # fmt: skip
+    """columns: of each row; alerts: of each panel and variant that are drawn one by one."""
     width, y = LEFT + WIDTH + RIGHT, 58.0
-    rows = sum(_rows(traces, key) for key in chosen)
-    most = min(finest, max(COARSEST, COLUMNS // max(1, rows)))
-    each = max(4, alerts // max(1, len(chosen) * len(variants)))
     spans = _axes(traces, chosen)
     body: list[str] = []
     for key in chosen:
         group, trace = traces[key]
         of = [(label, traces.spans[i].get(key, [])) for i, label in enumerate(variants)]
-        parts, height = Panel(group, trace, about(key[0]), of, spans[key], most, each).draw()
+        parts, height = Panel(group, trace, about(key[0]), of, spans[key], columns, alerts).draw()
         body += [f'<g transform="translate(0 {svg.short(y)})">', *parts, "</g>"]
         y += height + 26
     if not chosen:
