@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from transom import __version__
 from transom.plots import svg
 from transom.plots.axes import span_text
-from transom.plots.panel import LEFT, RIGHT, WIDTH, About, Panel
+from transom.plots.canvas import LEFT, RIGHT, WIDTH, Canvas
+from transom.plots.panel import About, Panel
 from transom.plots.traces import Key, Traces
 
 SERIES = 12  # panels, when nothing is said
@@ -51,7 +52,8 @@ def _picture(
     for key in chosen:
         group, trace = traces[key]
         of = [(label, traces.spans[i].get(key, [])) for i, label in enumerate(variants)]
-        parts, height = Panel(group, trace, about(key[0]), of, spans[key], columns, alerts).draw()
+        panel = Panel(Canvas(group, trace, spans[key], columns), about(key[0]), of, alerts)
+        parts, height = panel.draw()
         body += [f'<g transform="translate(0 {svg.short(y)})">', *parts, "</g>"]
         y += height + 26
     if not chosen:

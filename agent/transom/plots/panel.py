@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transom.plots import svg
-from transom.plots.axes import number, span_text, time_ticks, value_ticks
-from transom.plots.traces import Group, Span, Trace
+from transom.plots.axes import span_text
+from transom.plots.canvas import APART, LEFT, WIDTH, Canvas, Floats, extent
+from transom.plots.traces import Span
 
-LEFT, WIDTH, RIGHT = 78, 900, 22  # px: the axis, the picture, the margin
-HEAD, SENTENCE, FOOT, APART = 22, 15, 20, 7
+HEAD, SENTENCE, FOOT = 22, 15, 20  # px
 TALL, SMALL, STRIP, LANE = 130, 62, 38, 15  # px: the row of one channel, of one of several, a strip, a variant's lane
 CHANNELS = 24  # rows at most
 SENTENCES = 3  # alerts that are written out
 SENTENCE_LONG = 150  # characters
 MARKS = {"warning": "w", "critical": "c"}
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +33,23 @@ class About:
 
 @dataclass(slots=True)
 class Panel:
-    """variants: (label, its alerts of this series), the first of which lie over the values; span: µs, the time axis;
-    most: columns; alerts: at most so many are drawn one by one."""
+    """variants: (label, its alerts of this series), the first of which lie over the values; alerts: at most so many
+    are drawn one by one."""
 
-    group: Group
-    trace: Trace
+    canvas: Canvas
     about: About
     variants: Sequence[tuple[str, Sequence[Span]]]
-    span: tuple[int, int]
-    most: int
     alerts: int
-    _parts: list[str] = field(default_factory=list)
-    _y: float = 0.0
 
     def draw(self) -> tuple[list[str], float]:
         """The elements, and the height that they take."""
-        g, trace = self.group, self.trace
-        time, low, high = g.columns.read(trace.row, self.most)
-        x, c = self._x(time), g.channels
+        g, trace = self.canvas.group, self.canvas.trace
+        time, low, high = g.columns.read(trace.row, self.canvas.most)
+        x, c = self.canvas.x(time), g.channels
         wide, tall = low.astype(np.float64), high.astype(np.float64)
         self._head()
-        top = self._y
-        ahead = self._ahead()
+        top = self.canvas.y
+        ahead = self.canvas.ahead()
         height = TALL if max(c, g.targets) == 1 else SMALL
         for j, name in enumerate(trace.channels[:CHANNELS]):
             bands = [(wide[:, c + j], tall[:, c + j]), (wide[:, 2 * c + j], tall[:, 2 * c + j])]
@@ -75,172 +67,178 @@ class Panel:
             self._p_value(x, p)
         if g.classes:
             self._classes(x, tall[:, 3 * c + 2 :])
-        self._grid(top)
+        self.canvas.grid(top)
         self._alerts(top)
         self._lanes()
-        return self._parts, self._y
+        return self.canvas.parts, self.canvas.y
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def _head(self) -> None:
-        name = self.trace.key[1]
-        stream = f"{self.trace.key[0]}, {self.trace.model}, {span_text(*self._seen())}"
-        self._parts.append(
+        name = self.canvas.trace.key[1]
+        stream = f"{self.canvas.trace.key[0]}, {self.canvas.trace.model}, {span_text(*self.canvas.seen())}"
+        self.canvas.parts.append(
             f'<text x="{LEFT}" y="16" class="t">{svg.text(name, 70)}'
             f'<tspan font-size="11" font-weight="400" dx="10">{svg.text(stream, 130)}</tspan></text>'
         )
-        self._y = HEAD
+        self.canvas.y = HEAD
         spans = self.variants[0][1]
         for number_, span in enumerate(spans[:SENTENCES], 1):
             when = span_text(span.begin, span.begin).partition(" to ")[0]
-            self._parts.append(svg.label(LEFT, self._y + 11, f"{number_}  {when}  {span.summary}", "s", SENTENCE_LONG))
-            self._y += SENTENCE
+            self.canvas.parts.append(
+                svg.label(LEFT, self.canvas.y + 11, f"{number_}  {when}  {span.summary}", "s", SENTENCE_LONG)
+            )
+            self.canvas.y += SENTENCE
         more = sum(1 + s.more for s in spans) - len(spans[:SENTENCES])
         if more > 0:
             self._note(f"… and {more:,} more alert{'s' * (more > 1)}")
-        self._y += 4
+        self.canvas.y += 4
 
     def _note(self, words: str) -> None:
-        self._parts.append(svg.label(LEFT, self._y + 11, words, "s", SENTENCE_LONG))
-        self._y += SENTENCE
+        self.canvas.parts.append(svg.label(LEFT, self.canvas.y + 11, words, "s", SENTENCE_LONG))
+        self.canvas.y += SENTENCE
 
     def _values(
         self, name: str, x: Floats, value: tuple[Floats, Floats], bands: list[tuple[Floats, Floats]],
         ahead: tuple[Floats, Floats, Floats] | None, target: int | None, height: int,
     ) -> None:  # fmt: skip
         """A channel: its values over the band that was expected, or over what was forecast for the time."""
-        t, fan = self.group.targets, self.trace.forecast if target is not None else None
+        t, fan = self.canvas.group.targets, self.canvas.trace.forecast if target is not None else None
         shown = [*value]
         if ahead is not None and target is not None:
             if not np.isfinite(value[0]).any():
                 shown += [ahead[1][:, target + t], ahead[2][:, target + t]]
             if fan is not None:
                 shown += [fan[:, target, 1].astype(np.float64)]
-        low, high = _extent(shown, [a for band in bands for a in band])
-        up = self._scale(low, high, height)
+        low, high = extent(shown, [a for band in bands for a in band])
+        up = self.canvas.scale(low, high, height)
         if ahead is not None and target is not None:
             ax, alow, ahigh = ahead
-            self._parts.append(svg.path(svg.area(ax, up(alow[:, target]), up(ahigh[:, target])), "b"))
-            self._parts.append(svg.path(svg.trail(ax, up(alow[:, target + t]), up(ahigh[:, target + t])), "e"))
+            self.canvas.parts.append(svg.path(svg.area(ax, up(alow[:, target]), up(ahigh[:, target])), "b"))
+            self.canvas.parts.append(svg.path(svg.trail(ax, up(alow[:, target + t]), up(ahigh[:, target + t])), "e"))
         for k, (lower, upper) in enumerate(bands):
             draw = svg.trail if k else svg.area
-            self._parts.append(svg.path(draw(x, up(lower), up(upper)), "e" if k else "b"))
-        if fan is not None and self.trace.step:
-            steps = self.trace.last + (np.arange(len(fan)) + self.trace.lead) * self.trace.step
-            fx, f = self._x(steps), fan[:, target].astype(np.float64)
-            self._parts.append(svg.path(svg.area(fx, up(f[:, 0]), up(f[:, 2])), "f"))
-            self._parts.append(svg.path(svg.trail(fx, up(f[:, 1]), up(f[:, 1])), "v", ' stroke-dasharray="3 2"'))
-        self._parts.append(svg.path(svg.trail(x, up(value[0]), up(value[1])), "v"))
-        self._axis(low, high, height, 4 if height == TALL else 3)
+            self.canvas.parts.append(svg.path(draw(x, up(lower), up(upper)), "e" if k else "b"))
+        if fan is not None and self.canvas.trace.step:
+            steps = self.canvas.trace.last + (np.arange(len(fan)) + self.canvas.trace.lead) * self.canvas.trace.step
+            fx, f = self.canvas.x(steps), fan[:, target].astype(np.float64)
+            self.canvas.parts.append(svg.path(svg.area(fx, up(f[:, 0]), up(f[:, 2])), "f"))
+            self.canvas.parts.append(svg.path(svg.trail(fx, up(f[:, 1]), up(f[:, 1])), "v", ' stroke-dasharray="3 2"'))
+        self.canvas.parts.append(svg.path(svg.trail(x, up(value[0]), up(value[1])), "v"))
+        self.canvas.axis(low, high, height, 4 if height == TALL else 3)
         unit = self.about.units.get(name, "")
-        self._parts.append(svg.label(LEFT + 5, self._y + 12, f"{name} {unit}".rstrip(), "h", 60))
-        self._y += height + APART
+        self.canvas.parts.append(svg.label(LEFT + 5, self.canvas.y + 12, f"{name} {unit}".rstrip(), "h", 60))
+        self.canvas.y += height + APART
 
     def _score(self, x: Floats, score: Floats, p: Floats) -> None:
         """The score, dark where it was over the bar."""
         threshold = self.about.threshold
-        bar = self.about.bars.get(self.trace.key[1])
+        bar = self.about.bars.get(self.canvas.trace.key[1])
         over = score >= threshold if threshold is not None else p <= bar if bar is not None else np.zeros(len(p), bool)
         highest = float(np.nanmax(score))
         highest = max(highest, 1.15 * (threshold or 0.0), 1e-9)
-        up = self._scale(0.0, highest, STRIP)
-        floor = np.full(len(x), self._y + STRIP)
-        self._parts.append(svg.path(svg.area(x, floor, up(score)), "sc"))
+        up = self.canvas.scale(0.0, highest, STRIP)
+        floor = np.full(len(x), self.canvas.y + STRIP)
+        self.canvas.parts.append(svg.path(svg.area(x, floor, up(score)), "sc"))
         self._bars(x[over], up(score)[over], STRIP)
         if threshold is not None:
             y = float(up(np.array([threshold]))[0])
-            self._parts.append(svg.line(LEFT, y, LEFT + WIDTH, y, "bar"))
-        self._axis(0.0, highest, STRIP, 2)
+            self.canvas.parts.append(svg.line(LEFT, y, LEFT + WIDTH, y, "bar"))
+        self.canvas.axis(0.0, highest, STRIP, 2)
         said = "score" if threshold is None else f"score, raises at {threshold:g}"
-        self._parts.append(svg.label(LEFT + 5, self._y + 12, said, "h"))
-        self._y += STRIP + APART
+        self.canvas.parts.append(svg.label(LEFT + 5, self.canvas.y + 12, said, "h"))
+        self.canvas.y += STRIP + APART
 
     def _p_value(self, x: Floats, p: Floats) -> None:
         """How rare the score is on normal data, a power of ten a step, over the bar of the false alarms allowed."""
-        bar = self.about.bars.get(self.trace.key[1])
+        bar = self.about.bars.get(self.canvas.trace.key[1])
         if bar is None or not np.isfinite(p).any():
             return
         rare = -np.log10(np.clip(p, 1e-37, 1.0))
         level = -np.log10(bar)
         highest = max(1.2 * level, min(float(np.nanmax(rare)), 3 * level))  # the far tail would flatten the rest
-        up = self._scale(0.0, highest, STRIP)
-        self._parts.append(svg.path(svg.area(x, np.full(len(x), self._y + STRIP), up(rare)), "sc"))
+        up = self.canvas.scale(0.0, highest, STRIP)
+        self.canvas.parts.append(svg.path(svg.area(x, np.full(len(x), self.canvas.y + STRIP), up(rare)), "sc"))
         over = p <= bar
         self._bars(x[over], up(rare)[over], STRIP)
         y = float(up(np.array([level]))[0])
-        self._parts.append(svg.line(LEFT, y, LEFT + WIDTH, y, "bar"))
+        self.canvas.parts.append(svg.line(LEFT, y, LEFT + WIDTH, y, "bar"))
         for value, words in ((0.0, "1"), (level, f"{bar:.0e}".replace("e-0", "e-"))):
             at = float(up(np.array([value]))[0])
-            self._parts.append(svg.label(LEFT - 5, at + 4, words, "s r"))
-        self._parts.append(svg.label(LEFT + 5, self._y + 12, f"p-value, raises at {bar:.2g}", "h"))
-        self._y += STRIP + APART
+            self.canvas.parts.append(svg.label(LEFT - 5, at + 4, words, "s r"))
+        self.canvas.parts.append(svg.label(LEFT + 5, self.canvas.y + 12, f"p-value, raises at {bar:.2g}", "h"))
+        self.canvas.y += STRIP + APART
 
     def _bars(self, x: Floats, y: Floats, height: int) -> None:
-        foot = svg.short(self._y + height)
+        foot = svg.short(self.canvas.y + height)
         data = "".join(f"M{svg.short(a)} {svg.short(b)}V{foot}" for a, b in zip(x, y, strict=True) if np.isfinite(b))
-        self._parts.append(svg.path(data, "bar", ' style="stroke-dasharray:none;stroke-width:1.6"'))
+        self.canvas.parts.append(svg.path(data, "bar", ' style="stroke-dasharray:none;stroke-width:1.6"'))
 
     def _classes(self, x: Floats, probability: Floats) -> None:
         """The most probable class at each time, and how probable it was."""
-        names = self.trace.classes
+        names = self.canvas.trace.classes
         best = np.argmax(np.where(np.isfinite(probability), probability, -1), 1)
         edges = np.concatenate([[x[0]], (x[1:] + x[:-1]) / 2, [x[-1]]]) if len(x) else np.zeros(0)
         begins = np.flatnonzero(np.diff(best, prepend=-1))
         for begin, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(x)], strict=True):
             colour = svg.CLASSES[int(best[begin]) % len(svg.CLASSES)]
             left, right = edges[begin], edges[stop]
-            self._parts.append(
+            self.canvas.parts.append(
                 f'<g fill="{colour}"><title>{svg.text(names[best[begin]], 80)}</title>'
-                f"{svg.rect(left, self._y, max(right - left, 0.6), LANE)}</g>"
+                f"{svg.rect(left, self.canvas.y, max(right - left, 0.6), LANE)}</g>"
             )
-        self._parts.append(svg.label(LEFT - 5, self._y + 12, "class", "s r"))
-        self._y += LANE + 3
+        self.canvas.parts.append(svg.label(LEFT - 5, self.canvas.y + 12, "class", "s r"))
+        self.canvas.y += LANE + 3
         at = float(LEFT)
         for k, name in enumerate(names[:40]):
             wide = 24 + 6.2 * min(len(name), 24)
             if at + wide > LEFT + WIDTH:
-                at, self._y = float(LEFT), self._y + SENTENCE
-            self._parts.append(svg.rect(at, self._y + 2, 10, 10, "", f' fill="{svg.CLASSES[k % len(svg.CLASSES)]}"'))
-            self._parts.append(svg.label(at + 14, self._y + 11, name, "s", 24))
+                at, self.canvas.y = float(LEFT), self.canvas.y + SENTENCE
+            self.canvas.parts.append(
+                svg.rect(at, self.canvas.y + 2, 10, 10, "", f' fill="{svg.CLASSES[k % len(svg.CLASSES)]}"')
+            )
+            self.canvas.parts.append(svg.label(at + 14, self.canvas.y + 11, name, "s", 24))
             at += wide
-        self._y += SENTENCE + APART
-        up = self._scale(0.0, 1.0, STRIP)
+        self.canvas.y += SENTENCE + APART
+        up = self.canvas.scale(0.0, 1.0, STRIP)
         top = probability[np.arange(len(x)), best] if len(x) else np.zeros(0)
-        self._parts.append(svg.path(svg.area(x, np.full(len(x), self._y + STRIP), up(top)), "sc"))
-        self._axis(0.0, 1.0, STRIP, 1)
-        self._parts.append(svg.label(LEFT + 5, self._y + 12, "its probability", "h"))
-        self._y += STRIP + APART
+        self.canvas.parts.append(svg.path(svg.area(x, np.full(len(x), self.canvas.y + STRIP), up(top)), "sc"))
+        self.canvas.axis(0.0, 1.0, STRIP, 1)
+        self.canvas.parts.append(svg.label(LEFT + 5, self.canvas.y + 12, "its probability", "h"))
+        self.canvas.y += STRIP + APART
 
     # --- alerts -----------------------------------------------------------------------------------------------------
 
     def _alerts(self, top: float) -> None:
         """The first variant's alerts over all rows; each says its sentence when the pointer rests on it."""
-        bottom = self._y
+        bottom = self.canvas.y
         free = 0.0  # up to where the last number reaches
         for count, span in enumerate(self.variants[0][1][: self.alerts], 1):
-            at = self._at(span.begin)
+            at = self.canvas.at(span.begin)
             mark = str(count) if at >= free else ""
             free = at + 7 * len(mark) + 3 if mark else free
             self._span(span, top, bottom - top - APART, mark)
-        self._y = bottom + FOOT - APART
+        self.canvas.y = bottom + FOOT - APART
 
     def _lanes(self) -> None:
         """A lane for each variant, where there are several."""
         if len(self.variants) < 2:
             return
         for name, spans in self.variants:
-            self._parts.append(svg.label(LEFT, self._y + 10, name, "", 90))
+            self.canvas.parts.append(svg.label(LEFT, self.canvas.y + 10, name, "", 90))
             count = sum(1 + s.more for s in spans)
-            self._parts.append(svg.label(LEFT + WIDTH, self._y + 10, f"{count:,} alert{'s' * (count != 1)}", "s r"))
-            self._y += 13
-            self._parts.append(svg.rect(LEFT, self._y, WIDTH, 8, "g", ' fill="none"'))
+            self.canvas.parts.append(
+                svg.label(LEFT + WIDTH, self.canvas.y + 10, f"{count:,} alert{'s' * (count != 1)}", "s r")
+            )
+            self.canvas.y += 13
+            self.canvas.parts.append(svg.rect(LEFT, self.canvas.y, WIDTH, 8, "g", ' fill="none"'))
             for span in spans[: self.alerts]:
-                self._span(span, self._y, 8, "")
-            self._y += LANE
+                self._span(span, self.canvas.y, 8, "")
+            self.canvas.y += LANE
 
     def _span(self, span: Span, top: float, height: float, mark: str) -> None:
-        begin = self._at(span.begin)
-        end = self._at(span.end if span.end is not None else self._seen()[1])
+        begin = self.canvas.at(span.begin)
+        end = self.canvas.at(span.end if span.end is not None else self.canvas.seen()[1])
         kind = "n" if span.kind == "no-data" else MARKS.get(span.severity, "w")
         until = "still up" if span.end is None else span_text(span.begin, span.end)
         more = f" (and {span.more:,} more alerts, drawn as one)" if span.more else ""
@@ -248,67 +246,7 @@ class Panel:
         words = "\n".join(svg.text(part) for part in title.split("\n"))
         solid = ' style="fill-opacity:.8"' if height < LANE else ""
         said = f'<text x="{svg.short(begin)}" y="{svg.short(top + 10)}" class="k">{mark}</text>' if mark else ""
-        self._parts.append(
+        self.canvas.parts.append(
             f'<g class="a"><title>{words}</title>'
             f"{svg.rect(begin - 0.75, top, max(end - begin, 1.5), height, kind, solid)}{said}</g>"
         )
-
-    # --- scales -----------------------------------------------------------------------------------------------------
-
-    def _seen(self) -> tuple[int, int]:
-        row = self.trace.row
-        return int(self.group.columns.begin[row]), int(self.group.columns.end[row])
-
-    def _ahead(self) -> tuple[Floats, Floats, Floats] | None:
-        if self.group.ahead is None or self.trace.row >= len(self.group.ahead.begin):
-            return None
-        time, low, high = self.group.ahead.read(self.trace.row, self.most)
-        return self._x(time), low.astype(np.float64), high.astype(np.float64)
-
-    def _at(self, micro: int) -> float:
-        begin, end = self.span
-        return LEFT + WIDTH * min(1.0, max(0.0, (micro - begin) / max(1, end - begin)))
-
-    def _x(self, micro: NDArray[np.int64]) -> Floats:
-        begin, end = self.span
-        return LEFT + WIDTH * ((micro - begin) / max(1, end - begin)).astype(np.float64)
-
-    def _scale(self, low: float, high: float, height: int):  # type: ignore[no-untyped-def]
-        """A function from values to y, which ends a little outside the row: a wide band must not run over others."""
-        bottom, size = self._y + height, max(high - low, 1e-30)
-
-        def up(values: Floats) -> Floats:
-            with np.errstate(invalid="ignore", over="ignore"):
-                return np.clip(bottom - height * (values - low) / size, bottom - height, bottom)
-
-        return up
-
-    def _axis(self, low: float, high: float, height: int, most: int) -> None:
-        up = self._scale(low, high, height)
-        ticks = value_ticks(low, high, most) if high > low else [(low, number(low, abs(low) or 1.0))]
-        for value, words in ticks:
-            y = float(up(np.array([value]))[0])
-            self._parts.insert(0, svg.line(LEFT, y, LEFT + WIDTH, y, "g"))  # behind the values
-            self._parts.append(svg.label(LEFT - 5, y + 4, words, "s r"))
-
-    def _grid(self, top: float) -> None:
-        """Marks of time, through all rows; their text below the last."""
-        begin, end = self.span
-        for micro, words in time_ticks(begin, end, 10):
-            x = self._at(micro)
-            self._parts.insert(0, svg.line(x, top, x, self._y - APART, "g"))
-            self._parts.append(svg.label(x, self._y + 9, words, "s m"))
-
-
-def _extent(values: Sequence[Floats], bands: Sequence[Floats]) -> tuple[float, float]:
-    """What an axis shows: all values, and of the bands what lies within half the values' range around them."""
-    found = np.concatenate([v[np.isfinite(v)] for v in values] or [np.zeros(0)])
-    around = np.concatenate([b[np.isfinite(b)] for b in bands] or [np.zeros(0)])
-    if not len(found):
-        found = around if len(around) else np.zeros(1)
-    low, high = float(found.min()), float(found.max())
-    reach = 0.5 * (high - low)
-    if len(around):
-        low, high = min(low, max(float(around.min()), low - reach)), max(high, min(float(around.max()), high + reach))
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    return low - margin, high + margin
