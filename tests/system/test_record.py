@@ -196,6 +196,26 @@ def test_a_file_of_a_limited_size_ends_the_recording(mosquitto_broker: Mosquitto
     assert recording.heard.messages == sum("topic" in line for line in lines_of(tmp_path / "day.jsonl.gz"))
 
 
+def test_a_disk_that_is_nearly_full_ends_the_recording_and_leaves_it_whole(
+    mosquitto_broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(configured(tmp_path, mosquitto_broker.port), {})
+    with (
+        Recording(settings, tmp_path / "day.jsonl.gz") as recording,
+        Heard(mosquitto_broker.port, "none") as other,
+    ):
+        other.client.publish("plant/a/flow", "1", qos=1).wait_for_publish(10)
+        recording.wait_for(lambda heard: heard.messages == 1)
+        monkeypatch.setattr("transom.edge.recorder.LEAST_FREE", 1 << 62)
+        recording._thread.join(20)
+    assert "the disk has less than" in str(recording.error)
+    assert [line.get("event", line.get("payload")) for line in lines_of(tmp_path / "day.jsonl.gz")] == [
+        "begin",
+        "1",
+        "end",
+    ]
+
+
 def test_a_refused_subscription_ends_it_with_the_reason(mosquitto: Callable[..., Mosquitto], tmp_path: Path) -> None:
     plugin = next(Path("/usr/lib").rglob("mosquitto_dynamic_security.so"), None)
     if plugin is None:
