@@ -192,3 +192,25 @@ def test_what_a_killed_recorder_left_of_a_compressed_recording_is_replayed(tmp_p
     )
     (tmp_path / "day.jsonl.gz").write_bytes(whole[:-600])
     assert 50 < len(replayed(tmp_path, str(tmp_path / "day.jsonl.gz"))) < 385
+
+
+@pytest.mark.parametrize(
+    ("stream", "status"),
+    [
+        ({"topic": "plant/{device}/{channel}", "model": "/etc/passwd", "model_sha256": "0" * 64}, 0),
+        ({"topic": "plant/{device}/{channel}", "model": ["universal"]}, 0),
+        ({"topic": "plant/{device}/{channel}", "password": "x"}, 2),
+        ({"topic": 5}, 2),
+    ],
+)
+def test_a_recording_opens_no_file_and_its_streams_are_checked_like_any(
+    stream: dict[str, object], status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [recorded.line(Message("plant/a/x", b"%d" % (i % 4), 1000 * i)) for i in range(30)]
+    path, out = tmp_path / "day.jsonl", tmp_path / "out.jsonl"
+    path.write_bytes(b"".join([recorded.word("begin", 0, filters=["plant/#"], streams={"pumps": stream}), *lines]))
+    assert main(["replay", str(path), "--output", str(out)]) == status
+    if status == 0:
+        assert len(out.read_text().splitlines()) == 30 - 15
+    else:
+        assert "streams.pumps" in capsys.readouterr().err

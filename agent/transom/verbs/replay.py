@@ -16,6 +16,7 @@ from transom.edge import recordings
 from transom.edge.variants import Models, Variant, varied, with_model
 from transom.errors import RecordingError, TransomError
 from transom.flags import merged, nested, settings_arguments
+from transom.runtimes import bundle
 from transom.plots.drawing import SERIES, draw, period
 from transom.settings import Settings, StreamSettings, load_settings
 from transom.verbs import comparison
@@ -137,7 +138,11 @@ def _streams(kind: str, settings: Settings, args: argparse.Namespace, paths: Seq
         raise RecordingError(
             str(paths[0]), "is a recording of topics, and no stream says what they mean", "give -c FILE"
         )
-    return load_settings(args.config, merged({"streams": known.streams}, nested(args.overrides)))
+    streams = {}
+    for name, table in known.streams.items():  # a file from elsewhere must not say which files of ours are opened
+        foreign = {"model_sha256"} if str(table.get("model")) in bundle.shipped_models() else {"model", "model_sha256"}
+        streams[name] = {key: value for key, value in table.items() if key not in foreign}
+    return load_settings(args.config, merged({"streams": streams}, nested(args.overrides)))
 
 
 def _variants(kind: str, settings: Settings, args: argparse.Namespace, models: Models) -> list[Variant]:
