@@ -16,8 +16,8 @@ from transom.edge import recordings
 from transom.edge.variants import Models, Variant, varied, with_model
 from transom.errors import RecordingError, TransomError
 from transom.flags import merged, nested, settings_arguments
-from transom.runtimes import bundle
 from transom.plots.drawing import SERIES, draw, period
+from transom.runtimes import bundle
 from transom.settings import Settings, StreamSettings, load_settings
 from transom.verbs import comparison
 from transom.verbs.feeds import Logs, Tables
