@@ -4,12 +4,14 @@ Arguments of `transom train` in, the manifest of the written file out. Needs tor
 """
 
 import argparse
+import warnings
 from datetime import UTC, datetime
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from transom.core.model import Channel, Manifest
+from transom.core.model import Channel, Manifest, Reference
 from transom.errors import ModelError
 from transom_models import data, evaluation, export, recipe, warm
 from transom_models.building import build, by_level, learn
@@ -109,8 +111,17 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         min_steps=min(args.min_steps or length, length), horizon=horizon, quantiles=QUANTILES if horizon else (),
         classes=found.classes, targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
         max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
+        reference=_reference(np.concatenate([p[0][:, -1] for p in (found.train, found.validation, found.calibration)])),
         data=", ".join(p.name for p in args.data), metrics=metrics, torch=torch.__version__.split("+")[0],
         created=datetime.now(UTC).strftime("%Y-%m-%d"),
     )  # fmt: skip
     manifest = export.export(module, manifest, args.output, normal[:256])
     return manifest, trained.seconds
+
+
+def _reference(values: NDArray[np.float32]) -> Reference:
+    """values: [N, C] of normal running, NaN where missing: where its channels were, for the agent to tell of drift."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is missing throughout
+        mean, spread = np.nanmean(values, 0, dtype=np.float64), np.nanstd(values, 0, dtype=np.float64)
+    return Reference(tuple(np.nan_to_num(mean).tolist()), tuple(np.nan_to_num(spread).tolist()))

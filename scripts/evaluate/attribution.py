@@ -3,8 +3,9 @@
 `transom train` on the first 60 % of SKAB's recording without anomalies, `transom replay` of pieces of the rest, each
 with a fault in one channel, or in two. Sizes are in units of the channel's jitter about its mean of 20 steps. Counted
 are cases whose piece raises no alert without the fault, and does with it (of two faults: with either alone). Two faults
-rarely show at the same second: they are asked for when the alert is raised, in windows in which both are up, and over
-the whole alert. Some 2 minutes on one core.
+rarely show at the same second: they are asked for when the alert is raised, in windows in which both are up, over the
+whole alert, and by its sentences: whether these have named all at fault by its end, how many others, and how many
+updates it took. Some 2 minutes on one core.
 """
 
 import argparse
@@ -59,12 +60,25 @@ def judged(pieces: dict[str, np.ndarray], folder: Path, model: Path, times: np.n
         for name, values in pieces.items()
     ]
     (folder / "c.toml").write_text(f'[streams.replay]\ntopic = "replay/{{series}}"\nthreshold = {BAR}\n')
-    run("replay", *paths, "-c", folder / "c.toml", "--model", model, "--output", folder / "o.jsonl")
+    run("replay", *paths, "-c", folder / "c.toml", "--model", model, "--output", folder / "o.jsonl",
+        "--alerts", folder / "a.jsonl")  # fmt: skip
     found: dict[str, dict[str, list]] = defaultdict(dict)
     for line in (folder / "o.jsonl").open():
         window = json.loads(line)
         if window["state"] == "alert":
             found[window["series"]][window["time"]] = [window["contribution"][n] for n in whole.names]
+    return found
+
+
+def named_in(folder: Path, channels: tuple[str, ...]) -> dict[str, tuple[set[int], int]]:
+    """By series: the channels that its first alert has named by its end (or the piece's), and its updates."""
+    found: dict[str, tuple[set[int], int]] = {}
+    ids: dict[str, str] = {}
+    for line in (folder / "a.jsonl").open():
+        alert = json.loads(line)
+        if ids.setdefault(alert["series"], alert["id"]) == alert["id"]:
+            updates = found.get(alert["series"], (set(), 0))[1] + (alert["event"] == "update")
+            found[alert["series"]] = {channels.index(c) for c in alert["channels"]}, updates
     return found
 
 
@@ -79,7 +93,8 @@ with tempfile.TemporaryDirectory() as temporary:
     model = train(whole, folder, args.family, args.seed, slice(cut))
     times = whole.times[:1] + 1_000_000 * np.arange(BEFORE + FAULTY)
     print(f"{args.cases} cases of each; the channels at fault are named first, of those raised")
-    print(f"{'fault':12}{'raised':>8}{'when raised':>18}{'in its windows':>18}{'over the alert':>18}")
+    print(f"{'fault':12}{'raised':>8}{'when raised':>18}{'in its windows':>18}{'over the alert':>18}"
+      f"{'told by its end':>18}{'others told':>14}{'updates':>10}")  # fmt: skip
     named = total = 0
     for kind in track((*KINDS, "two faults"), "replaying", transient=True):
         faults, pieces = {}, {}
@@ -99,6 +114,7 @@ with tempfile.TemporaryDirectory() as temporary:
                     pieces[f"{case}-{c}"] = alone
             faults[f"{case}"] = [int(c) for c in at]
         found = judged(pieces, folder / kind.replace(" ", "-"), model, times)
+        told = named_in(folder / kind.replace(" ", "-"), whole.names)
         counted = [
             n for n, at in faults.items()
             if n in found and f"{n}-clean" not in found and (len(at) == 1 or all(f"{n}-{c}" in found for c in at))
@@ -113,5 +129,8 @@ with tempfile.TemporaryDirectory() as temporary:
         ]
         if kind in KINDS:
             named, total = named + sum(right), total + len(right)
-        print(f"{kind:12}{len(counted):8}" + "".join(f"{100 * np.mean(r):16.1f} %" for r in (right, both, over)))
+        by_end = [set(faults[n]) <= told[n][0] for n in counted]
+        others = np.mean([len(told[n][0] - set(faults[n])) for n in counted])
+        shares = "".join(f"{100 * np.mean(r):16.1f} %" for r in (right, both, over, by_end))
+        print(f"{kind:12}{len(counted):8}{shares}{others:>14.2f}{np.mean([told[n][1] for n in counted]):>10.1f}")
     print(f"one fault, all kinds: named first in {named} of {total} alerts ({100 * named / max(total, 1):.1f} %)")

@@ -90,6 +90,7 @@ def by_own_past(files: list[File], first: int) -> list[Floats]:
         end = np.array([files[j].time[i] * 1000 for j in ids])
         value = np.array([files[j].value[i] for j in ids], np.float32)
         told = series.judge(ids, end, value, np.full(len(ids), 1e-4))
+        series.learn(ids, told)
         for j, p_value in zip(ids, np.where(told.news, told.p_value, 1.0), strict=True):
             score[j][i] = -p_value
     return score

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from transom.core.alerts import AlertSpec
 from transom.core.events import by_its_past
 from transom.core.habit import HOUR, Habits
 from transom.core.hold import ACCEPT
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.news import Records
 from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
-from transom.core.own import Own, realised
+from transom.core.own import Own, Told, realised
 from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import StreamSpec
 
@@ -21,22 +22,36 @@ NONE = np.zeros(1)
 def departures(values: np.ndarray, step: int = HOUR) -> np.ndarray:
     habits = Habits()
     habits.resize(1)
-    return np.array([habits.departure(ONE, np.array([T0 + i * step]), np.array([v]))[0] for i, v in enumerate(values)])
+    found = []
+    for i, v in enumerate(values):
+        found.append(habits.departure(ONE, np.array([T0 + i * step]), np.array([v]))[0])
+        habits.learn(ONE, np.array([v], float))
+    return np.array(found)
 
 
 def novelties(values: np.ndarray) -> np.ndarray:
     situations = Situations()
     situations.resize(1)
-    return np.array([situations.novelty(ONE, np.array([v]), NONE)[0][0] for v in values])
+    return np.array([seen(situations, v) for v in values])
+
+
+def seen(situations: Situations, value: float) -> float:
+    found = situations.novelty(ONE, np.array([value]), NONE)
+    situations.learn(ONE, found)
+    return float(found.novelty[0])
+
+
+def taught(own: Own, ids: np.ndarray, end: int, values: np.ndarray) -> Told:
+    ends = np.full(len(ids), end)
+    told = own.judge(ids, ends, values, np.full(len(ids), 1e-4))
+    own.learn(ids, told)
+    return told
 
 
 def p_values(values: np.ndarray, step: int = 300_000_000) -> tuple[Own, np.ndarray, np.ndarray]:
     own = Own(None)
     own.resize(1)
-    told = [
-        own.judge(ONE, np.array([T0 + i * step]), np.array([v], np.float32), np.full(1, 1e-4))
-        for i, v in enumerate(values)
-    ]
+    told = [taught(own, ONE, T0 + i * step, np.array([v], np.float32)) for i, v in enumerate(values)]
     return own, np.array([t.p_value[0] for t in told]), np.array([t.news[0] for t in told])
 
 
@@ -88,7 +103,7 @@ def test_memory_is_bounded_and_knows_what_fills_it() -> None:
     situations.resize(1)
     values = np.cumsum(np.random.default_rng(3).standard_normal(3000))
     for v in values:
-        situations.novelty(ONE, np.array([v]), NONE)
+        seen(situations, v)
     assert situations.centres.shape[2] == PLACES
     assert situations.members[0].sum() == 3000
     assert np.isfinite(situations.centres[0]).all()
@@ -140,9 +155,7 @@ def test_series_side_by_side_are_judged_as_if_alone() -> None:
     together = Own(None)
     together.resize(5)
     ids = np.arange(5, dtype=np.int32)
-    told = [
-        together.judge(ids, np.full(5, T0 + i * 300_000_000), values[i], np.full(5, 1e-4)).p_value for i in range(250)
-    ]
+    told = [taught(together, ids, T0 + i * 300_000_000, values[i]).p_value for i in range(250)]
     for j in range(5):
         np.testing.assert_array_equal(np.array(told)[:, j], p_values(values[:, j])[1])
 
@@ -154,8 +167,7 @@ def test_a_snapshot_goes_on_as_if_nothing_had_happened() -> None:
     again.resize(1)
     again.restore(own.snapshot())
     for i, v in enumerate(values[300:], 300):
-        end = np.array([T0 + i * 300_000_000])
-        a, b = (o.judge(ONE, end, np.array([v]), np.full(1, 1e-4)) for o in (own, again))
+        a, b = (taught(o, ONE, T0 + i * 300_000_000, np.array([v])) for o in (own, again))
         assert a.p_value[0] == b.p_value[0]
         assert a.news[0] == b.news[0]
 
@@ -208,7 +220,7 @@ def test_a_busy_night_is_told_by_what_is_usual_at_that_hour() -> None:
 class TestHold:
     """Alerts that a series' own past has raised, by a budget of one a month at a value a minute."""
 
-    def told(self, values: np.ndarray, minutes: int = 1) -> list[tuple[str, int]]:
+    def told(self, values: np.ndarray, minutes: int = 1, accept: int | None = None) -> list[tuple[str, int]]:
         class Band:
             sha256 = ""
             manifest = Manifest(
@@ -219,7 +231,8 @@ class TestHold:
                 score = np.ones(len(windows), np.float32)
                 return {"score": score, "contribution": score[:, None], "expected": np.nan_to_num(windows[:, -1])}
 
-        pipeline = Pipeline([(StreamSpec("s", "plant/{device}", budget=1 / 2_592_000_000), Band())])
+        spec = StreamSpec("s", "plant/{device}", budget=1 / 2_592_000_000, alert=AlertSpec(accept_after=accept))
+        pipeline = Pipeline([(spec, Band())])
         found = []
         for i, value in enumerate(values):
             at = 1_700_006_400_000 + 60_000 * minutes * i
@@ -246,3 +259,20 @@ class TestHold:
         assert told[0] == ("raise", 600)
         assert told[1][0] == "clear"
         assert ACCEPT <= told[1][1] - 600 < ACCEPT + 20
+
+    def test_an_alert_is_held_for_as_long_as_the_setting_says(self) -> None:
+        quiet = np.random.default_rng(2).normal(size=1200)
+        quiet[600:] += 40
+        (_, begun), (cleared, over) = self.told(quiet, accept=300 * 60_000)
+        assert (begun, cleared) == (600, "clear")
+        assert 300 <= over - begun < 330
+
+    def faults(self, accept: int | None) -> list[int]:
+        """A fault of ten minutes each 200 minutes from minute 600 on: the minutes of the raises."""
+        values = np.random.default_rng(4).normal(size=2000)
+        for begin in range(600, 2000, 200):
+            values[begin : begin + 10] += 30
+        return [at for event, at in self.told(values, accept=accept) if event == "raise" and at >= 600]
+
+    def test_a_fault_that_comes_again_teaches_nothing_when_a_time_of_acceptance_is_set(self) -> None:
+        assert len(self.faults(accept=86_400_000)) > len(self.faults(accept=None))

@@ -317,3 +317,26 @@ def test_what_cannot_be_processed_before_the_end_is_counted(mosquitto_broker, tm
     late._close()
     counts = late.pipeline.accounts()["s"]
     assert (counts["received"], counts["accepted"], counts["shed"]) == (25, 10, 15)
+
+
+def test_a_sensor_that_ages_is_told_of_on_health(mosquitto_broker, tmp_path: Path) -> None:
+    chosen = settings(tmp_path, mosquitto_broker.port)
+    agent = Agent(chosen, build_pipeline(chosen))
+
+    def drifting(messages: dict[str, list[bytes]]) -> bool:
+        return any(json.loads(m)["drift"]["channels"] for m in messages.get("transom/gw/health", [])[-1:])
+
+    with Heard(mosquitto_broker.port, "transom/gw/health") as other, running(agent):
+        for hour in range(30 * 24):
+            value = 20 + hour % 24 / 12 + 3 * hour / 24 / 30
+            body = json.dumps({"value": value, "time": 1_700_006_400 + 3600 * hour})
+            other.client.publish("plant/tank/level", body, 1)
+        other.wait_until(drifting, 120)
+        (found,) = json.loads(other.messages["transom/gw/health"][-1])["drift"]["largest"]
+        assert (found["stream"], found["series"], found["channel"]) == ("s", "tank/level", "level")
+        assert found["since"].startswith("2023-11-1")
+        assert found["summary"].startswith("level drifts: 2")
+        assert found["moved"] == pytest.approx(found["now"] - found["before"], rel=1e-3)
+    again = Agent(chosen, build_pipeline(chosen))
+    with running(again):
+        assert again.pipeline.drifting()[0] == 1

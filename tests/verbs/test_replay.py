@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import math
 import xml.etree.ElementTree as ET
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -214,3 +216,22 @@ def test_a_recording_opens_no_file_and_its_streams_are_checked_like_any(
         assert len(out.read_text().splitlines()) == 30 - 15
     else:
         assert "streams.pumps" in capsys.readouterr().err
+
+
+def test_the_summary_tells_of_a_sensor_that_ages_with_its_beginning_and_its_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["time,fresh,aged\n"]
+    for hour in range(45 * 24):
+        day = date(2024, 1, 1) + timedelta(hour // 24)
+        rhythm = math.sin(hour / 24 * 2 * math.pi) + (hour * 7919 % 101) / 101
+        rows.append(
+            f"{day}T{hour % 24:02}:00:00Z,{20 + rhythm:.3f},{20 + rhythm + 2 * max(hour / 24 - 15, 0) / 30:.3f}\n"
+        )
+    (tmp_path / "tank.csv").write_text("".join(rows))
+    replayed(tmp_path, str(tmp_path / "tank.csv"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "drift: 1 at the end of the recording" in said
+    assert "tank/aged: aged drifts: 20." in said
+    assert " on 2024-01-" in said.split("drift:")[1]
+    assert "tank/fresh" not in said.split("drift:")[1]

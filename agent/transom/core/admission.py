@@ -160,6 +160,21 @@ class Admission(Table):
             begin is not None and bool(ahead[order == begin].any()),
         )  # fmt: skip
 
+    def take_plain(self, s: NDArray[np.int32], time: NDArray[np.int64], received: NDArray[np.int64]) -> bool:
+        """`admit` and `commit` of one reading each of these (distinct) series, when there is nothing to decide: each is
+        later than all before it, and no clock is in doubt. False, with nothing changed, for any other."""
+        if self._remember or not (time > self.newest[s]).all() or not (time >= self.closed[s]).all():
+            return False
+        if self.spec.max_ahead is not None and (time - received > self.spec.max_ahead * MS).any():
+            return False
+        if self.late_run[s].any() or self.ahead_run[s].any():
+            return False
+        self.newest[s] = self.closed[s] = time
+        self.channel_newest[s, 0] = time
+        self.received[s] = np.maximum(self.received[s], received)
+        self.late_since[s] = self.ahead_since[s] = received
+        return True
+
     def _ahead(
         self, time: NDArray[np.int64], received: NDArray[np.int64], arrival: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:

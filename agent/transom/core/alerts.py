@@ -41,12 +41,14 @@ class Change(IntEnum):
 @dataclass(frozen=True, slots=True)
 class AlertSpec:
     """raise_n of the last raise_m windows over the bar raise an alert; hold_off: ms after an alert without a new one;
-    no_data: a series that falls silent raises an alert of its own kind."""
+    no_data: a series that falls silent raises an alert of its own kind; accept_after: ms after which what an alert is
+    about is a new usual, None for what `judge` makes of the budget."""
 
     raise_n: int = 1
     raise_m: int = 1
     hold_off: int = 0
     no_data: bool = False
+    accept_after: int | None = None
 
 
 class Alerts(Table):

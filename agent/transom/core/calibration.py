@@ -88,7 +88,11 @@ class Calibration(Table):
     ) -> None:  # fmt: skip
         """Takes the windows that end at `end` (µs) as seen. series are distinct; normal: bool [n], False for those of
         an anomaly, which teach nothing of what is usual (default: all are normal)."""
-        self._beat(series, end)
+        self.beat(series, end)
+        self.take(series, u, normal)
+
+    def take(self, series: NDArray[np.int32], u: NDArray[np.float64], normal: NDArray[np.bool_] | None = None) -> None:
+        """`learn` without the rhythm."""
         if normal is not None:
             series, u = series[normal], u[normal]
         _, beta = self._tail(series)
@@ -99,7 +103,7 @@ class Calibration(Table):
         self.exceeding[series] = self.exceeding[series] * fade + over
         self.excess[series] = self.excess[series] * fade + excess
 
-    def _beat(self, series: NDArray[np.int32], end: NDArray[np.int64]) -> None:
+    def beat(self, series: NDArray[np.int32], end: NDArray[np.int64]) -> None:
         """Learns the rhythm of the windows."""
         last = self.last_end[series]
         # The mean of the first 100 intervals, then a slow average that a single gap does not carry away.

@@ -49,7 +49,8 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A change in the life of one alert. since, time: µs since 1970; contribution: channels, largest first."""
+    """A change in the life of one alert. since, time: µs since 1970; contribution: channels, largest first; channels:
+    those that it has named so far, in that order."""
 
     id: str
     event: Literal["raise", "update", "clear"]
@@ -68,6 +69,28 @@ class Alert:
     expected: ChannelValues = field(default_factory=dict)
     interval: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     contribution: Mapping[str, float] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """A channel whose level creeps (`drift`), or is elsewhere than in the training data (`reference`).
+
+    since: µs since 1970, the day it began, None for `reference`; before, now: levels, far: what lies between, in raw
+    units; sizes: the same in usual spreads of the channel; per_day: raw units a day, 0 for `reference`."""
+
+    stream: str
+    series: str
+    channel: str
+    kind: Literal["drift", "reference"]
+    unit: str
+    since: int | None
+    before: float
+    now: float
+    far: float
+    sizes: float
+    per_day: float
+    summary: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +119,14 @@ class Events:
         self.moved |= other.moved
 
 
-def shown(value: float) -> str:
-    """A number for a person: four significant digits, no exponent for ordinary sizes."""
+def shown(value: float, against: float = 0.0) -> str:
+    """A number for a person: four significant digits, no exponent for ordinary sizes; more digits, up to eight, where
+    `against`, a size that it is seen against, needs them: 101325.5 beside 0.3."""
     if not np.isfinite(value):
         return "nothing"
     size = abs(value)
+    if 0 < 100 * against < size < 1e7 and size >= 1e-4:
+        return f"{value:.{min(8, 2 + int(np.ceil(np.log10(size / against))))}g}"
     if size >= 1e7 or 0 < size < 1e-4:
         return f"{value:.3e}"
     if size >= 1000:
@@ -110,30 +136,21 @@ def shown(value: float) -> str:
 
 def sentence(
     channels: Sequence[str], units: Sequence[str], value: NDArray[Any], expected: NDArray[Any] | None,
-    interval: NDArray[Any] | None, contribution: NDArray[Any] | None,
+    interval: NDArray[Any] | None, which: Sequence[int],
 ) -> str:  # fmt: skip
-    """What was seen, for a person to check: "temperature 84.2 °C, expected 71.3 (69.2 to 73.4)".
+    """What was seen, for a person to check: "temperature 84.2 °C, expected 71.3 (69.2 to 73.4); pressure 3.1 bar, …".
 
-    value, expected, contribution: [C]; interval: [C, 2]. With several channels the largest contributors come first,
-    as many as it takes for two thirds of the score, at most three.
+    value, expected: [C]; interval: [C, 2]; which: the channels that are named, in this order.
     """
-    order = np.argsort(-contribution, kind="stable") if contribution is not None else np.arange(len(channels))
-    total = float(contribution.sum()) if contribution is not None else 0.0
     parts: list[str] = []
-    explained = 0.0
-    for i in order[:3]:
+    for i in which:
         part = f"{channels[i]} {shown(value[i])}"
         part += f" {units[i]}" if units[i] else ""
         if expected is not None:
             part += f", expected {shown(expected[i])}"
             if interval is not None and np.isfinite(interval[i]).all():
                 part += f" ({shown(interval[i, 0])} to {shown(interval[i, 1])})"
-        if contribution is not None and len(channels) > 1 and total > 0:
-            part += f" [{100 * float(contribution[i]) / total:.0f} % of the score]"
-            explained += float(contribution[i]) / total
         parts.append(part)
-        if explained >= 2 / 3 or total <= 0:
-            break
     return "; ".join(parts)
 
 

@@ -53,6 +53,15 @@ class Fill(Table):
             values = self._hold(s, k, first, values, times)
         return Steps(s, k, values.astype(np.float32), fresh)
 
+    def take_plain(self, s: NDArray[np.int32], time: NDArray[np.int64], value: NDArray[np.float64]) -> Steps:
+        """`fill` of one reading each of these (distinct) series, where a step is one reading of the only channel."""
+        self.last_step[s] = time
+        if self.spec.aggregate == "count":
+            value = np.ones(len(s))
+        elif self.spec.aggregate in ("mean", "sum"):
+            value = value + 0.0  # a sum that begins at 0 has no -0
+        return Steps(s, time, value.astype(np.float32)[:, None], np.ones(len(s), bool))
+
     def _missing(
         self, s: NDArray[np.int32], k: NDArray[np.int64], first: NDArray[np.bool_], step: int
     ) -> NDArray[np.int64]:

@@ -79,6 +79,9 @@ class Grid(Table):
 
     def align(self, readings: Readings) -> Aligned:
         """Takes readings in order of arrival and closes what the watermark has passed."""
+        plain = self._plain(readings)
+        if plain is not None:
+            return plain
         fates: list[NDArray[np.uint8]] = []
         steps: list[Steps] = []
         silences: list[Silence] = []
@@ -101,6 +104,25 @@ class Grid(Table):
             self.rhythm.reset(again)
         fate = fates[0] if len(fates) == 1 else np.concatenate([*fates, np.zeros(0, np.uint8)])
         return Aligned(fate, self.joined(steps), _joined(silences))
+
+    def _plain(self, readings: Readings) -> Aligned | None:
+        """The same for a batch of which there is nothing to decide, as nearly all are where a step is one reading: one
+        of each series, later than all before. A fifth of the time; None for any other, with nothing changed."""
+        if self.spec.step is not None or self.spec.lateness or self.channels > 1 or not len(readings):
+            return None
+        order = np.argsort(readings.series, kind="stable")
+        s, received, time = readings.series[order], readings.received[order], readings.time[order]
+        if (s[1:] == s[:-1]).any():
+            return None
+        if self.stale_after is not None:
+            before = self.admission.received[s]
+            if (self.stale[s] | ((received - before > self.stale_after) & (before != NEVER))).any():
+                return None
+        if not self.admission.take_plain(s, time, received):
+            return None
+        self.rhythm.hear(s, readings.channel[order].astype(np.int64), time, readings.arrival[order])
+        steps = self.filling.take_plain(s, time, readings.value[order])
+        return Aligned(np.full(len(s), Fate.ACCEPTED, np.uint8), steps, _NO_SILENCE)
 
     def _take(
         self, batch: Admitted, fates: list[NDArray[np.uint8]], steps: list[Steps], silences: list[Silence]

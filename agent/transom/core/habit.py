@@ -44,7 +44,7 @@ class Habits(Table):
     def departure(
         self, series: NDArray[np.int32], end: NDArray[np.int64], value: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """value: float64 [n], finite, of distinct series at `end` (µs) -> its distance from the habit; then learned."""
+        """value: float64 [n], finite, of distinct series at `end` (µs) -> its distance from the habit."""
         hour = end // HOUR
         before = self.hour[series]
         moved = hour != before
@@ -61,6 +61,12 @@ class Habits(Table):
         now = part * total / np.maximum(self.count[series], 1)
         daily = (days * self.day[series, day].astype(np.float64) + now + PRIOR * mean) / (days + part + PRIOR)
         usual = (weeks * self.week[series, week].astype(np.float64) + now + PRIOR * daily) / (weeks + part + PRIOR)
+        return value - usual
+
+    def learn(self, series: NDArray[np.int32], value: NDArray[np.float64]) -> None:
+        """value: float64 [n], of these (distinct) series in the hour that `departure` was asked about last."""
+        seen, mean = self.seen[series], self.mean[series]
+        mean = np.where(seen > 0, mean, value)
         # An anomaly teaches no more than a range as wide as the known one beside it; what goes on soon gets there.
         low, high = np.where(seen > 0, self.low[series], value), np.where(seen > 0, self.high[series], value)
         span = np.where(high > low, np.maximum(high - low, np.maximum(np.abs(low), np.abs(high))), np.inf)
@@ -71,7 +77,6 @@ class Habits(Table):
         self.mean[series] = mean + (taken - mean) / seen
         self.total[series] += taken
         self.count[series] += 1
-        return value - usual
 
     def _close(self, series: NDArray[np.int32]) -> None:
         """The hour of these series is over: its mean enters their habits."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from transom.core.table import Table
 
-ACCEPT = 1000  # windows after which what goes on is a new usual, at most
+ACCEPT = 1000  # windows after which what goes on is a new usual, at most, where no setting says so
 BACK = 0.5  # of the distance at the raise
 HOUR = (
     1  # the side (see `own.Told`) in which the value is strange for the hour: where it should be moves with the habit
@@ -39,7 +39,7 @@ class Hold(Table):
         self.windows[series] += 1
         should = np.where(self.habit[series], usual, self.before[series])
         stays = np.abs(value - should) > BACK * self.away[series]  # False where either is unknown
-        return np.asarray(~stays | (self.windows[series] > np.minimum(longest, ACCEPT)))
+        return np.asarray(~stays | (self.windows[series] > longest))
 
     def begin(
         self, series: NDArray[np.int32], value: NDArray[np.float64], side: NDArray[np.float64],

@@ -4,27 +4,24 @@ Columns in, columns out; a Python object only for a change that a person hears o
 window after window in rounds, each round over all series at once, so that no batching changes a verdict.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.core import segments
+from transom.core import segments, telling
 from transom.core.alerts import CALM, CALM_SCORE, CRITICAL, SEVERITIES, Alerts, AlertSpec, Change, State, alert_id
+from transom.core.blame import Blame, in_order
 from transom.core.calibration import Calibration
-from transom.core.events import Alert, Events, Predictions, by_its_past, lasted, sentence
+from transom.core.drift import Drift
+from transom.core.events import Alert, DriftReport, Events, Predictions, lasted
 from transom.core.grid import Silence
 from transom.core.hold import ACCEPT
 from transom.core.intake import Intake, names_of
 from transom.core.model import Manifest, Outputs, Windows
-from transom.core.own import Own, told_again
+from transom.core.own import Own, Told, told_again
 
 HIGHEST_BAR = 0.2  # a budget so large that more windows would exceed it says nothing
-_CHANGES: dict[int, Literal["raise", "update", "clear"]] = {
-    Change.RAISE: "raise",
-    Change.UPDATE: "update",
-    Change.CLEAR: "clear",
-}
 
 
 class Judge:
@@ -40,15 +37,22 @@ class Judge:
         self.own = Own(interval) if manifest.any_sensor and manifest.task == "anomaly" else None
         self.calibration = self.own.calibration if self.own else Calibration(manifest.calibration, interval)
         self.alerts = Alerts(spec)
+        self.blame = Blame(len(manifest.channels))
+        # Of a model of its own channels the score may creep too.
+        self.drift = Drift(len(manifest.channels) + (manifest.task == "anomaly" and not manifest.any_sensor))
         self.counts = {"windows": 0, "alerts": 0, "unscored": 0}
 
     def resize(self, size: int) -> None:
         (self.own or self.calibration).resize(size)
         self.alerts.resize(size)
+        self.blame.resize(size)
+        self.drift.resize(size)
 
     def reset(self, series: NDArray[np.int32]) -> None:
         (self.own or self.calibration).reset(series)
         self.alerts.reset(series)
+        self.blame.reset(series)
+        self.drift.reset(series)
 
     def judge(self, windows: Windows, outputs: Outputs) -> Events:
         """One batch of windows (by series and time) with the model's outputs for them."""
@@ -60,6 +64,8 @@ class Judge:
             "end": windows.end, "value": windows.values[:, -1],
         }  # fmt: skip
         state = np.full(len(windows), State.NORMAL, np.uint8)
+        if self.manifest.task != "anomaly":
+            self.drift.learn(windows.series, windows.end, windows.values[:, -1])
         if self.manifest.task == "forecast":
             extra: dict[str, Any] = {
                 "forecast": outputs["forecast"],
@@ -71,25 +77,27 @@ class Judge:
         if self.manifest.task == "classify":
             probability: dict[str, Any] = {"probability": outputs["probability"], "classes": self.manifest.classes}
             return Events([Predictions(**common, state=state, **probability)])
-        p_value, state, change, since, peak, severity, why = self._verdicts(windows, outputs["score"])
+        p_value, state, change, since, peak, severity, why, place, normal = self._verdicts(windows, outputs)
+        self._age(windows, outputs["score"], normal)
         predictions = Predictions(
             **common, state=state, score=outputs["score"], p_value=p_value, expected=outputs["expected"],
             interval=outputs.get("interval"), contribution=outputs["contribution"],
         )  # fmt: skip
         told = np.flatnonzero(change)
         alerts = [
-            self._alert(predictions, i, int(windows.series[i]), int(change[i]), int(since[i]), float(peak[i]),
-                        SEVERITIES[severity[i]], float(outputs["score"][i]), float(p_value[i]), why[i])
+            telling.anomaly(predictions, i, self.intake.units(int(windows.series[i])), int(change[i]), int(since[i]),
+                            float(peak[i]), SEVERITIES[severity[i]], why[i], place[i])
             for i in told.tolist()
         ]  # fmt: skip
         self.counts["alerts"] += sum(a.event == "raise" for a in alerts)
         return Events([predictions], alerts)
 
-    def _verdicts(self, windows: Windows, score: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-        n = len(windows)
+    def _verdicts(self, windows: Windows, outputs: Outputs) -> tuple[NDArray[Any], ...]:
+        n, score, contribution = len(windows), outputs["score"], outputs["contribution"]
         p_value, state, change = np.ones(n), np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         since, peak, severity = np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.int8)
-        why = np.full((n, 3), np.nan)
+        why, place = np.full((n, 3), np.nan), np.zeros(contribution.shape, np.uint8)
+        normal = np.ones(n, bool)
         unscored = ~np.isfinite(score)
         self.counts["unscored"] += int(unscored.sum())
         clean = np.where(unscored, np.float32(0), score)
@@ -99,48 +107,90 @@ class Judge:
             rows = np.flatnonzero(rank == turn) if turn or rank.any() else slice(None)
             ids, end = windows.series[rows], windows.end[rows]
             learning = self.calibration.windows[ids] < self.manifest.learning
-            p, shown, news, why[rows] = self._p_values(ids, end, u[rows], windows.values[rows, -1, 0])
+            p, shown, news, why[rows], told = self._p_values(ids, end, u[rows], windows.values[rows, -1, 0])
             over, calm, critical = self._bars(ids, p, clean[rows])
             over, calm = over & ~unscored[rows], calm & ~unscored[rows]
             value = windows.values[rows, -1, 0].astype(np.float64)
             if self.own is not None:
-                calm &= self.own.hold.over(ids, value, why[rows][:, 1], told_again(self._per_window(ids)))
+                calm &= self.own.hold.over(ids, value, why[rows][:, 1], self._accepted(ids))
             state[rows], change[rows] = self.alerts.step(
                 ids, end, clean[rows].astype(np.float64), over, calm, critical, learning, news
             )
+            lasted = (end - self.alerts.since[ids]) / 1000.0 * self.calibration.windows_per_ms(ids)
+            fault = (state[rows] == State.ALERT) & (lasted < self._accepted(ids))
+            normal[rows], teaches = ~(fault & over), self._teaches(fault, over)
             if self.own is not None:
                 begun = change[rows] == Change.RAISE
                 self.own.hold.begin(ids[begun], value[begun], *why[rows][begun].T)
+                if told is not None:
+                    known = np.isfinite(value)
+                    self.own.learn(ids[known], told, teaches[known])
             else:
-                self.calibration.learn(ids, u[rows], end, self._teaches(ids, end, over))
+                self.calibration.learn(ids, u[rows], end, teaches)
+            change[rows] = self._named(ids, contribution[rows], over, state[rows] == State.ALERT, change[rows])
+            if change[rows].any():
+                place[rows] = self.blame.place[ids]
+                self.blame.forget(ids[change[rows] == Change.CLEAR])
             p_value[rows] = shown
             since[rows], peak[rows] = self.alerts.since[ids], self.alerts.peak[ids]
             severity[rows] = self.alerts.severity[ids]
-        return p_value, state, change, since, peak, severity, why
+        return p_value, state, change, since, peak, severity, why, place, normal
+
+    def _age(self, windows: Windows, score: NDArray[np.float32], normal: NDArray[np.bool_]) -> None:
+        """The levels of the day, without the strange windows of an alert."""
+        last = windows.values[:, -1]
+        if self.drift.levels.shape[1] > last.shape[1]:
+            last = np.concatenate([last, score[:, None]], 1)
+        self.drift.learn(windows.series, windows.end, np.where(normal[:, None], last, np.float32(np.nan)))
+
+    def _named(
+        self, ids: NDArray[np.int32], contribution: NDArray[np.float32], over: NDArray[np.bool_],
+        up: NDArray[np.bool_], change: NDArray[np.uint8],
+    ) -> NDArray[np.uint8]:  # fmt: skip
+        """The changes, with an update where an alert has one more channel to name."""
+        if not up.any():
+            return change
+        known = np.nan_to_num(contribution, nan=0.0)
+        more = self.blame.weigh(ids, known, over, up & (change != Change.RAISE))
+        change = np.where(more & (change == Change.NONE), np.uint8(Change.UPDATE), change)
+        told = (change == Change.RAISE) | (change == Change.UPDATE)
+        self.blame.name(ids[told], known[told])
+        return change
 
     def _p_values(
         self, ids: NDArray[np.int32], end: NDArray[np.int64], u: NDArray[np.float64], value: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None, NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None, NDArray[np.float64], Told | None]:
         """p-value of each window, the one to be shown (1 for what is no news), whether it is news for an alert, and
-        why: float64 [n, 3], side, habit and level (see `Told`), NaN where there are none. What a series' own past
-        says is learned here; where the model's score decides, after the verdict."""
+        why: float64 [n, 3], side, habit and level (see `Told`), NaN where there are none; and what a series' own past
+        says, where it decides."""
         why = np.full((len(ids), 3), np.nan)
         if self.own is None:
             p = self.calibration.p_value(ids, u)
-            return p, p, None, why
+            return p, p, None, why, None
         p, shown, fresh = np.ones(len(ids)), np.ones(len(ids)), np.zeros(len(ids), bool)
         known = np.isfinite(value)
         told = self.own.judge(ids[known], end[known], value[known], self._per_window(ids[known]))
         p[known], shown[known] = told.p_value, np.where(told.news, told.p_value, 1.0)
         fresh[known] = told.lately | (self.threshold is not None)
         why[known] = np.stack([told.side, told.usual, told.level], 1)
-        return p, shown, fresh, why
+        return p, shown, fresh, why, told
 
-    def _teaches(self, ids: NDArray[np.int32], end: NDArray[np.int64], over: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """bool [n]: False for a window that keeps an alert up, until that has lasted ACCEPT windows: a fault must not
-        become usual while it is told of, and what goes on for so long is a new usual."""
-        lasted = (end - self.alerts.since[ids]) / 1000.0 * self.calibration.windows_per_ms(ids)
-        return ~(over & self.alerts.active[ids] & (lasted < ACCEPT))
+    def _teaches(self, fault: NDArray[np.bool_], over: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """bool [n]: False for a window that keeps an alert up (fault: one that is not accepted yet), for a fault must
+        not become usual while it is told of, and what goes on for `accept_after` is. A series' own past learns from all
+        windows unless `accept_after` is set, and then from none of an alert: see docs/detection.md for why."""
+        if self.own is None:
+            return ~(fault & over)
+        return ~fault if self.alerts.spec.accept_after is not None else np.ones(len(fault), bool)
+
+    def _accepted(self, ids: NDArray[np.int32]) -> NDArray[np.float64]:
+        """float64 [n]: windows after which what an alert is about is a new usual. Without `accept_after` ACCEPT; of a
+        series' own past half the time of one false alarm if that is less, for a held alert hides the next."""
+        if self.alerts.spec.accept_after is not None:
+            return self.alerts.spec.accept_after * self.calibration.windows_per_ms(ids)
+        if self.own is None:
+            return np.full(len(ids), float(ACCEPT))
+        return np.minimum(told_again(self._per_window(ids)), ACCEPT)
 
     def _per_window(self, ids: NDArray[np.int32]) -> NDArray[np.float64]:
         """float64 [n]: false alarms allowed a window."""
@@ -158,34 +208,6 @@ class Judge:
             return score >= self.threshold, score < CALM_SCORE * self.threshold, score >= 2 * self.threshold
         bar = self.bar(ids)
         return p <= bar, p >= np.minimum(CALM * bar, 0.5), p <= CRITICAL * bar
-
-    def _alert(
-        self, predictions: Predictions, i: int, series: int, change: int, since: int, peak: float, severity: str,
-        score: float, p_value: float, why: NDArray[np.float64],
-    ) -> Alert:  # fmt: skip
-        names, units = predictions.channels[i], self.intake.units(series)
-        assert predictions.score is not None and predictions.p_value is not None  # noqa: PT018  # task is anomaly
-        expected = predictions.expected[i] if predictions.expected is not None else None
-        interval = predictions.interval[i] if predictions.interval is not None else None
-        contribution = predictions.contribution[i] if predictions.contribution is not None else None
-        text = sentence(names, units, predictions.value[i], expected, interval, contribution)
-        time = int(predictions.end[i])
-        if change != Change.CLEAR and interval is not None and np.isfinite(why[0]):
-            text += by_its_past(float(predictions.value[i, 0]), interval[0], int(why[0]), why[1], why[2])
-        if change == Change.CLEAR:
-            text = (
-                f"{text}: {_ended(predictions.value[i], interval)} after {lasted(time - since)}, peak score {peak:.3g}"
-            )
-        order = np.argsort(-contribution, kind="stable").tolist() if contribution is not None else []
-        return Alert(
-            id=alert_id(predictions.stream, predictions.series[i], "anomaly", since), event=_CHANGES[change],
-            kind="anomaly", severity=severity, stream=predictions.stream, series=predictions.series[i],
-            model=predictions.model, since=since, time=time, summary=text, score=score, peak_score=peak,
-            p_value=p_value, value=_named(names, predictions.value[i]),
-            expected={} if expected is None else _named(names, expected),
-            interval={} if interval is None else _bands(names, interval),
-            contribution={} if contribution is None else {names[j]: float(contribution[j]) for j in order},
-        )  # fmt: skip
 
     def judge_around(self, silence: Silence, windows: Windows, outputs: Outputs) -> Events:
         """`judge`, and the no-data alerts of series that fell silent or came back, each in its place among the windows
@@ -233,6 +255,7 @@ class Judge:
             severity=SEVERITIES[self.alerts.severity[series]], stream=self.intake.name, series=name,
             model=self.manifest.label, since=since, time=time, peak_score=float(self.alerts.peak[series]),
             summary=f"the anomaly that began {lasted(time - since)} ago, before the silence, is still up",
+            channels=tuple(self.intake.labels[series][j] for j in in_order(self.blame.place[series])),
         )  # fmt: skip
 
     def _no_data(self, series: int, time: int, change: int) -> Alert:
@@ -246,10 +269,27 @@ class Judge:
             self.counts["alerts"] += 1
             text = f"{what}: no reading for longer than max_gap"
         return Alert(
-            id=alert_id(self.intake.name, name, "no-data", since), event=_CHANGES[change], kind="no-data",
+            id=alert_id(self.intake.name, name, "no-data", since), event=telling.CHANGES[change], kind="no-data",
             severity="warning", stream=self.intake.name, series=name, model=self.manifest.label, since=since, time=time,
             summary=text,
         )  # fmt: skip
+
+    def drifting(self, most: int) -> tuple[int, list[DriftReport]]:
+        """How many channels drift, or are away from the training data, and those `most` that have moved farthest."""
+        found = self.drift.moved()
+        if self.manifest.reference is not None:
+            r = self.manifest.reference
+            found += self.drift.away(np.asarray(r.mean, np.float64), np.asarray(r.spread, np.float64))
+        found.sort(key=lambda m: -abs(m.sizes))
+        return len(found), [
+            telling.drift(self.intake.name, self.intake.names[m.series], m, *self._channel(m.series, m.channel))
+            for m in found[:most]
+        ]
+
+    def _channel(self, series: int, channel: int) -> tuple[str, str]:
+        """Name and unit; after the channels comes the score."""
+        names, units = self.intake.labels[series], self.intake.units(series)
+        return (names[channel], units[channel]) if channel < len(names) else ("score", "")
 
     def forget(self, series: NDArray[np.int32], now: int) -> list[Alert]:
         """Ends the alerts of series that give their place back."""
@@ -272,30 +312,15 @@ class Judge:
     def snapshot(self) -> dict[str, Any]:
         return {
             "calibration": (self.own or self.calibration).snapshot(), "alerts": self.alerts.snapshot(),
-            "counts": dict(self.counts),
+            "blame": self.blame.snapshot(), "drift": self.drift.snapshot(), "counts": dict(self.counts),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         (self.own or self.calibration).restore(state["calibration"])
         self.alerts.restore(state["alerts"])
+        for name, room in (("blame", self.blame), ("drift", self.drift)):
+            if name in state:
+                room.restore(state[name])
+            else:  # an older version did not have it
+                room.resize(self.alerts.size)
         self.counts = dict(state["counts"])
-
-
-def _ended(value: NDArray[Any], interval: NDArray[Any] | None) -> str:
-    """What may be said at the end of an alert: a model that follows a new level is no proof that it is right."""
-    if interval is None or not np.isfinite(interval).all() or not np.isfinite(value).all():
-        return "no longer unusual"
-    inside = (interval[:, 0] <= value) & (value <= interval[:, 1])
-    return "as expected again" if bool(inside.all()) else "no longer unusual"
-
-
-def _plain(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _bands(names: tuple[str, ...], interval: NDArray[Any]) -> dict[str, tuple[float | None, float | None]]:
-    return {name: (_plain(low), _plain(high)) for name, (low, high) in zip(names, interval, strict=True)}
-
-
-def _named(names: tuple[str, ...], values: NDArray[Any]) -> dict[str, float | None]:
-    return {name: _plain(v) for name, v in zip(names, values, strict=True)}

@@ -36,6 +36,13 @@ class CalibrationTable(msgspec.Struct, frozen=True):
     tail_scale: float
 
 
+class Reference(msgspec.Struct, frozen=True):
+    """Where the channels of normal running were: mean and standard deviation of each, in raw units."""
+
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a model file says of itself (`manifest.json` in the archive).
 
@@ -66,6 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     quantiles: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
     calibration: CalibrationTable | None = None
+    reference: Reference | None = None
     data: str = ""
     metrics: dict[str, float] = {}
     torch: str = ""

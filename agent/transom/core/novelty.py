@@ -10,7 +10,7 @@ their distance (leader clustering with a growing radius: Charikar et al., "Incre
 information retrieval", STOC 1997). So what was seen NEIGHBOURS times, however long ago, is no news.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,33 @@ LARGEST = 1e6  # mean distances that a novelty counts for at most
 MEMORY = 5000.0  # readings after which old ones fade in the mean distance
 
 
+class Found(NamedTuple):
+    """novelty: float64 [n] >= 0, mean 1; side: int8 [n], in which the nearest centre differs most (0 value, 1
+    departure, 2 level); point: float32 [n, SIDES], the situation; nearest: int [n], the nearest centre; least: float32
+    [n], how far it is; distance: float64 [n], to the NEIGHBOURS-th nearest situation."""
+
+    novelty: NDArray[np.float64]
+    side: NDArray[np.int8]
+    point: NDArray[np.float32]
+    nearest: NDArray[np.intp]
+    least: NDArray[np.float32]
+    distance: NDArray[np.float64]
+
+    def of(self, rows: NDArray[np.bool_]) -> "Found":
+        return Found(
+            self.novelty[rows], self.side[rows], self.point[rows], self.nearest[rows], self.least[rows],
+            self.distance[rows],
+        )  # fmt: skip
+
+
 class Situations(Table):
     """centres: float32 [S, SIDES, PLACES], inf = free; members: float32 [S, PLACES]; resolution: float32 [S];
-    places: int16 [S], centres in use; level: float64 [S]; usual: float64 [S], mean distance; seen: int64 [S]."""
+    places: int16 [S], centres in use; level: float64 [S]; usual: float64 [S], mean distance; seen: int64 [S],
+    situations learned; steps: float64 [S], of which the level is the mean."""
 
     fills: ClassVar[dict[str, Any]] = {
         "centres": np.inf, "members": 0.0, "places": 0, "resolution": 0.0, "level": 0.0, "usual": 0.0, "seen": 0,
+        "steps": 0.0,
     }  # fmt: skip
 
     def __init__(self) -> None:
@@ -42,18 +63,16 @@ class Situations(Table):
         self.members = np.zeros((0, PLACES), np.float32)
         self.places = np.zeros(0, np.int16)
         self.resolution = np.zeros(0, np.float32)
-        self.level, self.usual = np.zeros(0), np.zeros(0)
+        self.level, self.usual, self.steps = np.zeros(0), np.zeros(0), np.zeros(0)
         self.seen = np.zeros(0, np.int64)
 
-    def novelty(
-        self, series: NDArray[np.int32], value: NDArray[np.float64], departure: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-        """value, departure: float64 [n], finite, of distinct series -> novelty float64 [n] >= 0, mean 1, and side
-        int8 [n], in which the nearest centre differs most (0 value, 1 departure, 2 level); then learned."""
+    def novelty(self, series: NDArray[np.int32], value: NDArray[np.float64], departure: NDArray[np.float64]) -> Found:
+        """value, departure: float64 [n], finite, of distinct series; the recent level moves, nothing is learned yet."""
         seen = self.seen[series]
         level = self.level[series]
-        level = level + (value - level) / np.minimum(seen + 1, LEVEL)
+        level = level + (value - level) / np.minimum(self.steps[series] + 1, LEVEL)
         self.level[series] = level
+        self.steps[series] = np.minimum(self.steps[series] + 1, LEVEL)
         point = np.stack([value, departure, level], 1).astype(np.float32)
         away = _apart(self.centres[series], point)
         nearest = away.argmin(1)
@@ -61,13 +80,21 @@ class Situations(Table):
         side = np.abs(self.centres[series, :, nearest] - point).argmax(1).astype(np.int8)
         distance = self._neighbour(series, away, nearest, least)
         distance[seen < FIRST] = 0.0
-        usual = self.usual[series]
         # What has never moved has a resolution too: a millionth of its size.
-        found = np.minimum(distance / np.maximum(usual, 1e-6 * np.abs(level) + 1e-30), LARGEST)
-        self.usual[series] = usual + (distance - usual) / np.minimum(seen + 1, MEMORY)
+        novelty = np.minimum(distance / np.maximum(self.usual[series], 1e-6 * np.abs(level) + 1e-30), LARGEST)
+        return Found(novelty, side, point, nearest, least, distance)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        if "steps" not in state:  # an older version learned from every step
+            self.steps = np.minimum(self.seen, LEVEL)
+
+    def learn(self, series: NDArray[np.int32], found: Found) -> None:
+        """These (distinct) series have had the situations that `novelty` found: all of them, or rows of it."""
+        seen, usual = self.seen[series], self.usual[series]
+        self.usual[series] = usual + (found.distance - usual) / np.minimum(seen + 1, MEMORY)
         self.seen[series] = seen + 1
-        self._learn(series, point, nearest, least)
-        return found, side
+        self._learn(series, found.point, found.nearest, found.least)
 
     def _neighbour(
         self,

@@ -15,7 +15,7 @@ from transom.core.calibration import SMALLEST, Calibration
 from transom.core.habit import Habits
 from transom.core.hold import Hold
 from transom.core.news import Records
-from transom.core.novelty import Situations
+from transom.core.novelty import Found, Situations
 from transom.core.table import Table
 
 TAIL, PRIOR = 0.1, 300.0  # of the peaks over a threshold: share of windows above it, windows that the prior counts for
@@ -35,7 +35,8 @@ def told_again(per_window: NDArray[np.float64]) -> NDArray[np.float64]:
 class Told(NamedTuple):
     """p_value: float64 [n], of the window; news: bool [n], larger than all in memory; lately: bool [n], than those of
     the time in which one false alarm is allowed; side: int8 [n], what is strange: 0 the value, 1 the value at such an
-    hour, 2 the mean of late; usual: float64 [n], that of the habit; level: float64 [n], the mean of late."""
+    hour, 2 the mean of late; usual: float64 [n], that of the habit; level: float64 [n], the mean of late; value:
+    float64 [n] and found, its situation, are for `learn`."""
 
     p_value: NDArray[np.float64]
     news: NDArray[np.bool_]
@@ -43,6 +44,8 @@ class Told(NamedTuple):
     side: NDArray[np.int8]
     usual: NDArray[np.float64]
     level: NDArray[np.float64]
+    value: NDArray[np.float64]
+    found: Found
 
 
 def realised(surprise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -68,14 +71,25 @@ class Own:
         per_window: NDArray[np.float64],
     ) -> Told:
         """value: float32 [n], finite, of distinct series at `end` (µs); per_window: false alarms allowed a window. Each
-        window is judged by those before it, then learned."""
+        window is judged by those before it; `learn` is to follow, once it is known what came of it."""
         v = np.minimum(np.maximum(value.astype(np.float64), -HUGE), HUGE)
         departure = self.habits.departure(series, end, v)
-        novelty, side = self.situations.novelty(series, v, departure)
-        surprise = self.calibration.surprise(series, novelty)
-        self.calibration.learn(series, novelty, end)
+        found = self.situations.novelty(series, v, departure)
+        surprise = self.calibration.surprise(series, found.novelty)
+        self.calibration.beat(series, end)
         news, lately = self.records.news(series, surprise, told_again(per_window))
-        return Told(realised(surprise), news, lately, side, v - departure, self.situations.level[series])
+        level = self.situations.level[series]
+        return Told(realised(surprise), news, lately, found.side, v - departure, level, v, found)
+
+    def learn(self, series: NDArray[np.int32], told: Told, normal: NDArray[np.bool_] | None = None) -> None:
+        """Takes the windows that `judge` told of as seen. normal: bool [n], False for those that teach nothing of what
+        is usual (default: all are normal)."""
+        self.calibration.take(series, told.found.novelty, normal)
+        found, value = told.found, told.value
+        if normal is not None and not normal.all():
+            series, found, value = series[normal], found.of(normal), value[normal]
+        self.habits.learn(series, value)
+        self.situations.learn(series, found)
 
     def resize(self, size: int) -> None:
         for _, room in self._rooms():
@@ -90,8 +104,13 @@ class Own:
 
     def restore(self, state: dict[str, Any]) -> None:
         for name, room in self._rooms():
-            room.restore(state[name])
+            if name in state:
+                room.restore(state[name])
+            else:  # an older version did not have it
+                room.resize(self.situations.size)
 
     def _rooms(self) -> Iterator[tuple[str, Table]]:
-        yield from (("habits", self.habits), ("situations", self.situations), ("records", self.records),
-                    ("calibration", self.calibration), ("hold", self.hold))  # fmt: skip
+        yield from (
+            ("habits", self.habits), ("situations", self.situations), ("records", self.records),
+            ("calibration", self.calibration), ("hold", self.hold),
+        )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transom.core.due import Due, infer
-from transom.core.events import Alert, Events
+from transom.core.events import Alert, DriftReport, Events
 from transom.core.intake import Route
 from transom.core.model import Model, Outputs
 from transom.core.stream import Stream, StreamSpec
@@ -171,6 +171,12 @@ class Pipeline:
     def accounts(self) -> dict[str, dict[str, int]]:
         """Counters by stream."""
         return {name: stream.accounts() for name, stream in self.streams.items()}
+
+    def drifting(self, most: int = 10) -> tuple[int, list[DriftReport]]:
+        """How many channels drift, and those `most` that have moved farthest, in their usual spreads."""
+        found = [stream.drifting(most) for stream in self.streams.values()]
+        reports = sorted((r for _, some in found for r in some), key=lambda r: -abs(r.sizes))
+        return sum(count for count, _ in found), reports[:most]
 
     def snapshot(self) -> dict[str, Any]:
         """Arrays and plain values: all that is needed to go on as if nothing had happened."""

@@ -11,7 +11,7 @@ import numpy as np
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
 from transom.core.due import Due
-from transom.core.events import Events
+from transom.core.events import DriftReport, Events
 from transom.core.grid import Grid
 from transom.core.intake import Intake
 from transom.core.judge import Judge
@@ -123,6 +123,10 @@ class Stream:
             "stale": int(self.grid.stale.sum()), "gaps": rhythm["gaps"] + sequences.gaps,
             "missing": rhythm["missing"] + sequences.missing, **self.judge.counts,
         }  # fmt: skip
+
+    def drifting(self, most: int) -> tuple[int, list[DriftReport]]:
+        """How many channels drift, and those `most` that have moved farthest."""
+        return self.judge.drifting(most)
 
     def fingerprint(self) -> list[Any]:
         """What must be equal for a snapshot to fit: the model and the shape of the grid."""

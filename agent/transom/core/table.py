@@ -38,7 +38,11 @@ class Table:
         return {"size": self.size, **{name: getattr(self, name).copy() for name in self.fills}}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes back what `snapshot` gave."""
+        """Takes back what `snapshot` gave. A column that an older version did not have is as new."""
         self.size = int(state["size"])
-        for name in self.fills:
-            setattr(self, name, np.array(state[name]))
+        for name, fill in self.fills.items():
+            if name in state:
+                setattr(self, name, np.array(state[name]))
+            else:
+                column = getattr(self, name)
+                setattr(self, name, np.full((self.size, *column.shape[1:]), fill, column.dtype))

@@ -5,7 +5,7 @@ Events in, publications or lines out; nothing is sent from here.
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from itertools import repeat
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.core.alerts import State
-from transom.core.events import Alert, DeadLetter, Events, Predictions
+from transom.core.events import Alert, DeadLetter, DriftReport, Events, Predictions
 
 LONGEST_LETTER = 1024  # bytes of a refused payload that are shown
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -166,9 +166,23 @@ def alert_body(alert: Alert) -> dict[str, Any]:
         "series": alert.series, "model": alert.model, "since": rfc3339(alert.since), "time": rfc3339(alert.time),
         "score": alert.score, "peak_score": alert.peak_score, "p_value": alert.p_value,
         "value": alert.value, "expected": alert.expected, "interval": alert.interval,
-        "contribution": alert.contribution, "summary": alert.summary,
+        "contribution": alert.contribution, "channels": list(alert.channels), "summary": alert.summary,
     }  # fmt: skip
-    return {key: _rounded(value) for key, value in body.items() if value is not None and value != {}}
+    return {key: _rounded(value) for key, value in body.items() if value is not None and value not in ({}, [])}
+
+
+def drift_body(count: int, reports: Sequence[DriftReport]) -> dict[str, Any]:
+    """What health says of drift: how many channels, and those that have moved farthest."""
+    return {"channels": count, "largest": [_drift(report) for report in reports]}
+
+
+def _drift(r: DriftReport) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "stream": r.stream, "series": r.series, "channel": r.channel, "kind": r.kind, "unit": r.unit or None,
+        "since": None if r.since is None else rfc3339(r.since), "before": r.before, "now": r.now, "moved": r.far,
+        "usual_spreads": r.sizes, "per_day": r.per_day if r.kind == "drift" else None, "summary": r.summary,
+    }  # fmt: skip
+    return {key: _rounded(value) for key, value in body.items() if value is not None}
 
 
 def letter_body(letter: DeadLetter) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def stream_spec(name: str, stream: StreamSettings, manifest: Manifest) -> Stream
         stride=stream.stride or manifest.stride,
         budget=stream.budget,
         threshold=stream.threshold,
-        alert=AlertSpec(n, m, stream.hold_off, stream.no_data),
+        alert=AlertSpec(n, m, stream.hold_off, stream.no_data, stream.accept_after),
         max_series=stream.max_series,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from transom.core.events import Events
 from transom.core.pipeline import Pipeline, Turn
-from transom.dialects.plain import Publication
+from transom.dialects.plain import Publication, drift_body
 from transom.edge import logs, observe, reports
 from transom.edge.assembly import Assembly
 from transom.edge.clock import Clock
@@ -340,4 +340,5 @@ class Agent:
             ),
             "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
             "journal": keeper.counts(), "clock_steps": self._clock.steps,
+            "drift": drift_body(*self.pipeline.drifting()),
         })  # fmt: skip

@@ -151,6 +151,12 @@ class StreamSettings(Section):
         default=(1, 1), description='Anomalous windows that raise an alert, n of the last m: [2, 3] or "2 of 3".'
     )
     hold_off: Duration = Field(default=0, description="Duration after the end of an alert in which no other is raised.")
+    accept_after: PositiveDuration | None = Field(
+        default=None,
+        examples=["2d"],
+        description="Duration after which what goes on since an alert is a new usual; until then what was alerted on "
+        "teaches nothing. Default: 1,000 windows, for universal half the time of one allowed false alarm if less.",
+    )
     no_data: bool = Field(default=False, description="true: a series that falls silent (see max_gap) raises an alert.")
     max_series: Whole = Field(
         default=10_000,

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from transom.core.events import Events
+from transom.core.events import DriftReport, Events
 from transom.core.pipeline import Pipeline
 from transom.dialects import plain
 from transom.edge.variants import Variant
@@ -35,6 +35,13 @@ class Tally:
     raised: int = 0
     letters: list[str] = field(default_factory=list)
     bad: dict[str, int] = field(default_factory=dict)
+    drifting: int = 0
+    drifts: list[DriftReport] = field(default_factory=list)
+
+    def add_drifts(self, pipeline: Pipeline) -> None:
+        count, largest = pipeline.drifting()
+        self.drifting += count
+        self.drifts = sorted([*self.drifts, *largest], key=lambda r: -abs(r.sizes))[:10]
 
 
 class Sink:
@@ -91,6 +98,7 @@ class Sink:
         for pipeline in first.pipelines:
             for counts in pipeline.accounts().values():
                 tally.accounts.update(counts)
+            tally.add_drifts(pipeline)
             if pipeline.strangers:
                 tally.bad["messages of topics that no stream watches"] = pipeline.strangers
         tally.bad.update(feed.bad())
@@ -136,6 +144,10 @@ def summary(console: Console, tally: Tally, seconds: float) -> None:
         console.print(f"  {line}", markup=False, highlight=False)
     if tally.raised > len(tally.alerts):
         console.print(f"  … and {tally.raised - len(tally.alerts):,} more (--alerts FILE writes them all)")
+    if tally.drifting:
+        console.print(f"drift: {tally.drifting:,} at the end of the recording, the largest first", highlight=False)
+    for drift in tally.drifts:
+        console.print(f"  {drift.series}: {drift.summary}", markup=False, highlight=False)
     for text, count in tally.bad.items():
         console.print(f"{count:,} {text}", markup=False)
     for line in tally.letters:
