@@ -80,6 +80,8 @@ class Heard:
     ) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+        # It knows us no more, so that it goes when we do: in a cycle its sockets may be found open, in some later test.
+        self.client.on_connect = self.client.on_subscribe = self.client.on_message = None
 
     def wait_for(self, topic: str, payload: bytes | None = None, seconds: float = 15) -> bytes:
         """The last payload of a topic, as soon as there is one (that equals `payload`)."""

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("transom.verbs.run", "watch the configured topics until told to stop"),
     "demo": ("transom.verbs.demo", "a simulated plant with faults, a broker inside and a live view; nothing to set up"),
     "replay": ("transom.verbs.replay", "recordings through the pipeline that runs live, as fast as it can"),
+    "record": ("transom.verbs.record", "write what the broker sends, for replay and train"),
     "train": ("transom_models.cli", "train a model on recordings and write it as one file"),
     "explain": ("transom.verbs.explain", "why a window scored as it did: which channels and steps, and how much"),
     "call": ("transom.verbs.call", "ask a running agent: ping, mute, acknowledge, explain, … (off unless allowed)"),

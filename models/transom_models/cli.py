@@ -19,6 +19,7 @@ transom train --data normal.csv --task anomaly --family lstm --output pump.pt
 transom train --data jan.csv feb.csv --task forecast --family tcn --horizon 24 --output load.pt
 transom train --data run1.csv run2.csv … --task forecast --target rul --cap 125 --family scales --output wear.pt
 transom train --data moves.csv --task classify --label activity --family cnn --output moves.pt
+transom train --data week.jsonl.gz --task anomaly --family lstm --output pump.pt
 transom train --data appliances.ts.gz --task classify --family rocket --hidden 2400 --output appliance.pt
 transom train --data autumn.csv --from pump.pt --output pump.pt
 transom train --recipe universal --output universal.pt"""
@@ -33,8 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="CSV files (plain or .gz) of normal running, or with labels; .ts files of cases; .txt tables of runs to "
-        "failure: unit, cycle, measurements",
+        help="CSV files (plain or .gz) of normal running, or with labels; recordings of ours (.jsonl, plain or .gz); "
+        ".ts files of cases; .txt tables of runs to failure: unit, cycle, measurements",
+    )
+    parser.add_argument("--stream", help="of a recording: the stream to train on, where it tells of several")
+    parser.add_argument(
+        "--topic", help="of a recording: the topics to train on, as in a stream: plant/{device}/{channel}"
     )
     parser.add_argument("--task", choices=("forecast", "anomaly", "classify"), default="anomaly")
     parser.add_argument("--family", default="lstm", help=f"{', '.join(SHIPPED)} (default: lstm)")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from transom.errors import RecordingError
 from transom_models.cases import is_cases, read_cases
+from transom_models.messages import Listening, is_messages, read_messages
 from transom_models.recordings import REMAINING, Recording, aimed, read
 from transom_models.runs import is_runs, read_runs
 
@@ -87,18 +88,23 @@ def examples(recording: Recording, length: int, horizon: int, lead: int) -> Part
 def load(
     paths: Sequence[Path], task: str, length: int, horizon: int, channels: Sequence[str] = (), label: str | None = None,
     targets: Sequence[str] = (), cap: float = np.inf, min_steps: int | None = None, apart: int | None = None,
+    stream: str | None = None, topic: str | None = None,
 ) -> Dataset:  # fmt: skip
     """60 % of each file's windows train, 15 % stop the training, 25 % calibrate; by time, with `apart` windows left out
     between the parts (None: a window's length, so that no row is in two). Runs that end in a failure go into one part
     whole, and cases are dealt out class by class. Classes of rows: windows whose rows all carry one label.
 
-    targets, cap: see `recordings`; min_steps: windows begin with so many steps of a run, those before it missing.
+    stream, topic: what of a recording of messages; targets, cap: see `recordings`; min_steps: windows begin with so
+    many steps of a run, those before it missing.
     """
     if any(is_cases(p) for p in paths):
         return load_cases(paths, task, channels)
     recordings: list[Recording] = []
     for path in paths:
-        if is_runs(path):
+        if is_messages(path):
+            own = label if task == "classify" else None
+            recordings += read_messages(path, Listening(stream, topic, tuple(channels), own, tuple(targets), cap))
+        elif is_runs(path):
             recordings += [aimed(r, targets, cap) if targets else r for r in read_runs(path)]
         else:
             recordings.append(read(path, channels, label if task == "classify" else None, targets, cap))

@@ -57,6 +57,8 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         args.cap,
         args.min_steps,
         apart,
+        args.stream,
+        args.topic,
     )
     length = found.train[0].shape[1]
     seed = args.seed or 0

@@ -203,13 +203,17 @@ class Judge:
         """float64 [n]: false alarms allowed a window."""
         return (self.budget or 0.0) / self.calibration.windows_per_ms(ids)
 
+    def bar(self, ids: NDArray[np.int32]) -> NDArray[np.float64]:
+        """float64 [n]: the p-value from which a window of each series is over the budget's bar."""
+        return np.minimum(self._per_window(ids), HIGHEST_BAR)
+
     def _bars(
         self, ids: NDArray[np.int32], p: NDArray[np.float64], score: NDArray[np.float32]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
         """bool [n] each: over the bar, well under it, far over it."""
         if self.threshold is not None:
             return score >= self.threshold, score < CALM_SCORE * self.threshold, score >= 2 * self.threshold
-        bar = np.minimum(self._per_window(ids), HIGHEST_BAR)
+        bar = self.bar(ids)
         return p <= bar, p >= np.minimum(CALM * bar, 0.5), p <= CRITICAL * bar
 
     def judge_around(self, silence: Silence, windows: Windows, outputs: Outputs) -> Events:

@@ -4,7 +4,7 @@ Opens model files; talks to no broker.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,7 +90,12 @@ class Assembly(NamedTuple):
     broken: dict[str, TransomError]
 
 
-def build_pipeline(settings: Settings) -> Assembly:
+def load_model(path: Path, sha256: str | None, threads: int) -> Model:
+    """The model in a file. Raises ModelError."""
+    return torchscript.load(path, sha256=sha256, threads=threads)
+
+
+def build_pipeline(settings: Settings, load: Callable[[Path, str | None, int], Model] = load_model) -> Assembly:
     """Loads each model once and joins it with its streams. A stream that cannot run leaves the others to run; raises
     SettingsError, holding every problem, when none can."""
     broken: dict[str, TransomError] = {}
@@ -100,7 +105,7 @@ def build_pipeline(settings: Settings) -> Assembly:
         try:
             key = bundle.find_model(stream.model, settings.folder), stream.model_sha256
             if key not in models:
-                models[key] = torchscript.load(key[0], sha256=key[1], threads=settings.agent.threads)
+                models[key] = load(*key, settings.agent.threads)
             streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
         except ModelError as error:
             broken[name] = ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy)

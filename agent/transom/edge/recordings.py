@@ -1,9 +1,8 @@
 """Recordings on disk to messages: CSV tables and our own recordings (one JSON object a line), plain or gzip.
 
-Files in, batches of messages in order of time out; several CSV files advance side by side. Nothing is decoded here.
+Files in, batches of messages in order of time out; several CSV files advance side by side. No payload is decoded here.
 """
 
-import base64
 import gzip
 import io
 from collections import Counter
@@ -16,7 +15,8 @@ import msgspec
 import numpy as np
 
 from transom.core.payloads import PayloadSpec
-from transom.core.pipeline import Message
+from transom.core.pipeline import Message, Turn
+from transom.core.recorded import Recorded, begin_of, turns
 from transom.core.stream import StreamSpec
 from transom.core.tables import Table, read_table
 from transom.core.values import ChannelSpec
@@ -27,15 +27,6 @@ OPEN = 64  # files that advance side by side
 TOPIC = "replay/{series}"
 SUFFIXES = (".csv", ".tsv", ".txt")
 _encode = msgspec.json.Encoder().encode
-
-
-class Recorded(msgspec.Struct, omit_defaults=True):
-    """A line of our own recordings. time: RFC 3339, when the message arrived; payload: its text, or base64."""
-
-    time: str
-    topic: str
-    payload: str | None = None
-    base64: str | None = None
 
 
 @dataclass(slots=True)
@@ -83,21 +74,23 @@ def series_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def open_source(path: Path, name: str = "") -> Source:
-    """Raises RecordingError when the file cannot be opened."""
+def open_source(path: Path, name: str = "", *, cut: bool = False) -> Source:
+    """cut: a .gz may lack its end. Raises RecordingError when the file cannot be opened."""
     try:
         raw = path.open("rb")
     except OSError as error:
         raise RecordingError(str(path), error.strerror or str(error), "give a CSV file or a recording") from None
     stream: Any = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
-    return Source(path, name, path.stat().st_size, raw, _lines(stream, path))
+    return Source(path, name, path.stat().st_size, raw, _lines(stream, path, cut=cut))
 
 
-def _lines(stream: Any, path: Path) -> Iterator[str]:
+def _lines(stream: Any, path: Path, *, cut: bool) -> Iterator[str]:
     try:
         with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="") as text:
             yield from text
     except (OSError, EOFError, gzip.BadGzipFile) as error:
+        if cut and isinstance(error, EOFError):  # a recorder that was killed
+            return
         raise RecordingError(str(path), f"cannot be read to its end ({error})", "is it whole?") from None
 
 
@@ -175,30 +168,19 @@ def _rows(table: OpenTable) -> Iterator[list[Message]]:
 # --- our own recordings -------------------------------------------------------------------------------------------
 
 
-def recorded_messages(source: Source) -> Iterator[list[Message]]:
-    """The messages of a recording as they arrived. Raises RecordingError naming the line."""
-    decoder = msgspec.json.Decoder(Recorded)
-    messages: list[Message] = []
-    for number, line in enumerate(source.lines, 1):
-        if not line.strip():
-            continue
-        try:
-            recorded = decoder.decode(line)
-            payload = base64.b64decode(recorded.base64) if recorded.base64 is not None else None
-            received = np.datetime64(recorded.time.removesuffix("Z"), "ms").astype(int)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise RecordingError(
-                f"{source.path}:{number}", f"is no line of a recording ({error})", "see `transom replay --help`"
-            ) from None
-        messages.append(
-            Message(
-                recorded.topic, payload if payload is not None else (recorded.payload or "").encode(), int(received)
-            )
-        )
-        if len(messages) >= 16 * ROWS:
-            source.advance()
-            yield messages
-            messages = []
+def beginning(path: Path) -> Recorded | None:
+    """What the recorder said of the topics it listened to, None in a recording that does not say."""
+    source = open_source(path, cut=True)
+    try:
+        return begin_of(next(source.lines, ""))
+    finally:
+        source.raw.close()
+
+
+def recorded_turns(source: Source, after: int | None = None) -> Iterator[Turn]:
+    """The turns of a recording as they happened. after: as for `turns`. Raises RecordingError naming the line."""
+    for turn in turns(source.lines, str(source.path), after):
+        source.advance()
+        yield turn
     source.done = source.size
     source.raw.close()
-    yield messages

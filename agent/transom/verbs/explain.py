@@ -6,7 +6,7 @@ A recording and a model in; a sentence, a table and a picture for people, or one
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,20 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 
 from transom.core import explain as explaining
 from transom.core.events import Events
 from transom.core.model import Outputs, Windows
 from transom.core.ordinary import Ordinary
-from transom.core.pipeline import Message, Pipeline
+from transom.core.pipeline import Pipeline, Turn
 from transom.core.stream import Stream
 from transom.dialects import explanations
 from transom.edge import asking, recordings
+from transom.edge.variants import Models, Variant, with_model
 from transom.errors import TransomError
 from transom.flags import settings_arguments
 from transom.settings import load_settings
 from transom.verbs import heat, replay
+from transom.verbs.feeds import Logs, Tables
 
 EXAMPLES = """\
 transom explain pump.csv --model pump.pt                       the window of the first alert, or largest score
@@ -128,8 +129,10 @@ class Search:
         self.names: set[str] = set()
 
     def watch(self, pipeline: Pipeline) -> None:
-        """To be called before its first message."""
+        """To be called before each turn; the first time it begins to look on."""
         for stream in pipeline.streams.values():
+            if id(stream) in self._seen:
+                continue
             self._seen[id(stream)] = looker = Looker(stream)
             stream.onlooker = looker
 
@@ -176,15 +179,15 @@ def _recorded(args: argparse.Namespace) -> dict[str, Any]:
     logs = [p for p in args.input if not recordings.is_table(p)]
     with ExitStack() as stack:
         progress = stack.enter_context(replay.progress_bar(Console(stderr=True)))
-        if tables:
-            runs = replay.TableReplay(settings, args.model, args.stream, PORTION, search.watch)
-            _drive(replay.advance(runs.run(tables), progress, runs), search)
-        if logs and not search.done:
-            pipeline = replay.recorded_pipeline(settings, args, logs[0])
-            search.watch(pipeline)
-            for path in logs:
-                _drive(_portions(path, pipeline, progress), search)
-            search.take(pipeline.flush())
+        for kind, paths in (("table", tables), ("recording", logs)):
+            if paths and not search.done:
+                streams = replay.streams_for(kind, settings, args, paths)
+                streams = with_model(streams, args.model) if args.model is not None else streams
+                variant = Variant("", streams, Models(shared=False), args.stream)
+                variant.load(kind)
+                _drive(Tables(paths, progress) if kind == "table" else Logs(paths, progress), variant, search)
+                for events in variant.flush(kind) if not search.done else ():
+                    search.take(events)
     chosen = search.chosen
     if chosen is None:
         names = sorted(search.names)
@@ -194,25 +197,23 @@ def _recorded(args: argparse.Namespace) -> dict[str, Any]:
     return explained(chosen, args.target, args.steps, METHODS[args.method] if args.method else None)
 
 
-def _drive(batches: Iterator[Events], search: Search) -> None:
-    for events in batches:
-        search.take(events)
-        if search.done:
-            return
+def _drive(feed: Tables | Logs, variant: Variant, search: Search) -> None:
+    for of, turn in feed:
+        pipeline = variant.pipeline(of)
+        search.watch(pipeline)
+        for part in _cut(turn):
+            search.take(pipeline.take(part))
+            if search.done:
+                return
 
 
-def _portions(path: Path, pipeline: Pipeline, progress: Progress) -> Iterator[Events]:
-    source = recordings.open_source(path)
-    task = progress.add_task(path.name, total=source.size)
-    for messages in recordings.recorded_messages(source):
-        for portion in _cut(messages):
-            yield pipeline.process(portion, portion[-1].received)
-        progress.update(task, completed=source.done)
-
-
-def _cut(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    for begin in range(0, len(messages), PORTION):
-        yield messages[begin : begin + PORTION]
+def _cut(turn: Turn) -> Iterator[Turn]:
+    """The same, a few messages at a time: any split gives the same events."""
+    for begin in range(0, max(len(turn.messages), 1), PORTION):
+        part = Turn(turn.messages[begin : begin + PORTION])
+        if begin == 0:
+            part = part._replace(jump=turn.jump, shed=turn.shed, refused=turn.refused, calls=turn.calls)
+        yield part._replace(now=turn.now) if begin + PORTION >= len(turn.messages) else part
 
 
 def explained(chosen: Chosen, target: str | None, steps: int, method: Any) -> dict[str, Any]:

@@ -1,38 +1,37 @@
-"""`transom replay`: recordings through the very pipeline that runs live. Files in, one JSON object a window out."""
+"""`transom replay`: recordings through the very pipeline that runs live. Files in, one JSON object a window out; on
+demand also the alerts, a picture, and other models or budgets side by side."""
 
 import argparse
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from transom.core.events import DriftReport, Events
-from transom.core.model import Model
-from transom.core.pipeline import Message, Pipeline
-from transom.core.stream import StreamSpec
-from transom.dialects import plain
 from transom.edge import recordings
-from transom.edge.assembly import build_pipeline, stream_spec
-from transom.errors import RecordingError, SettingsError, TransomError
-from transom.flags import settings_arguments
-from transom.runtimes import bundle, torchscript
+from transom.edge.variants import Models, Variant, varied, with_model
+from transom.errors import RecordingError, TransomError
+from transom.flags import merged, nested, settings_arguments
+from transom.plots.drawing import SERIES, draw, period
+from transom.runtimes import bundle
 from transom.settings import Settings, StreamSettings, load_settings
+from transom.verbs import comparison
+from transom.verbs.feeds import Logs, Tables
+from transom.verbs.sink import Sink, summary
 
 EXAMPLES = """\
 transom replay pump.csv --output out.jsonl                 with the shipped model, nothing configured
 transom replay *.csv --model pump.pt --output - | head     another model, to standard output
-transom replay day.jsonl -c plant.toml --output out.jsonl  a recording, with the streams of a configuration"""
+transom replay day.jsonl -c plant.toml --output out.jsonl  a recording, with the streams of a configuration
+transom replay pump.csv --plot pump.svg                    a picture of values, expected band, score and alerts
+transom replay month.jsonl.gz --compare "false_alarms=1/day" "false_alarms=1/month" --plot month.svg
+transom replay pump.csv --compare "model=universal" "model=pump.pt, raise_after=2 of 3" """
 
-_encode = msgspec.json.Encoder().encode
+MOST_VARIANTS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,176 +39,120 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="+", type=Path, metavar="INPUT", help="CSV or recording (.jsonl), plain or .gz")
     parser.add_argument("--model", help="a model file or a shipped model's name, instead of the configured one")
     parser.add_argument("--stream", help="the configured stream whose settings serve for CSV files")
-    parser.add_argument(
-        "--output", required=True, metavar="OUT.jsonl", help="where the lines go; - for standard output"
-    )
+    parser.add_argument("--output", metavar="OUT.jsonl", help="where the lines go; - for standard output")
     parser.add_argument("--alerts", metavar="ALERTS.jsonl", help="also write the alerts as they would be published")
+    parser.add_argument("--plot", metavar="OUT.svg", help="draw values, expected band, score and alerts of each series")
+    parser.add_argument(
+        "--plot-series",
+        type=int,
+        default=SERIES,
+        metavar="N",
+        help=f"series to draw at most, those with alerts first (default: {SERIES})",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help='side by side, each with its own settings of the streams, as in "false_alarms=1/day" or "model=m.pt, '
+        'threshold=4"; a table says what each would have raised, the lines written name their `variant`',
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     settings = load_settings(args.config, args.overrides, need_streams=False)
+    _check(args)
     tables = [p for p in args.input if recordings.is_table(p)]
     logs = [p for p in args.input if not recordings.is_table(p)]
     console = Console(stderr=True)
-    tally = Tally()
     begun = time.perf_counter()
+    models = Models(shared=len(args.compare) > 1)
     with ExitStack() as stack:
-        out = _opened(args.output, stack)
+        out = _opened(args.output, stack) if args.output else None
         alerts = _opened(args.alerts, stack) if args.alerts else None
+        picture = _opened(args.plot, stack) if args.plot else None
         progress = stack.enter_context(progress_bar(console))
-        if tables:
-            replay = TableReplay(settings, args.model, args.stream)
-            for events in advance(replay.run(tables), progress, replay):
-                _write(events, out, alerts, tally)
-            tally.add_accounts(replay.accounts())
-            tally.bad.update(replay.bad_cells())
-            for pipeline in replay.pipelines():
-                tally.add_drifts(pipeline)
-        if logs:
-            pipeline = recorded_pipeline(settings, args, logs[0])
-            for path in logs:
-                for events in _recorded(path, pipeline, progress):
-                    _write(events, out, alerts, tally)
-            _write(pipeline.flush(), out, alerts, tally)
-            tally.add_accounts(pipeline.accounts())
-            tally.add_drifts(pipeline)
-            if pipeline.strangers:
-                tally.bad["messages of topics that no stream watches"] = pipeline.strangers
-    _summary(console, tally, time.perf_counter() - begun)
+        sink = Sink(out, alerts, args)
+        for kind, paths in (("table", tables), ("recording", logs)):
+            if paths:
+                variants = _variants(kind, streams_for(kind, settings, args, paths), args, models)
+                sink.know(variants)
+                feed = Tables(paths, progress) if kind == "table" else Logs(paths, progress)
+                for of, turn in feed:
+                    for i, variant in enumerate(variants):
+                        sink.take(i, variant.take(of, turn))
+                for i, variant in enumerate(variants):
+                    for events in variant.flush(kind):
+                        sink.take(i, events)
+                sink.finish(variants[0], feed)
+        if picture is not None and sink.traces is not None:
+            title = ", ".join(p.name for p in args.input[:3]) + (", …" if len(args.input) > 3 else "")
+            title = f"{title}: {period(sink.traces)}" if period(sink.traces) else title
+            drawn = draw(sink.traces, sink.about, args.compare or ("",), args.plot_series, title)
+            picture.write(drawn.encode())
+    summary(console, sink.tally, time.perf_counter() - begun)
+    if args.compare:
+        here = Console(stderr=args.output == "-" or args.alerts == "-" or args.plot == "-")
+        if not here.is_terminal:
+            here = Console(stderr=here.stderr, width=160)
+        comparison.tell(here, sink.outcomes)
     return 0
 
 
-@dataclass(slots=True)
-class Tally:
-    """What the summary says."""
-
-    accounts: Counter[str] = field(default_factory=Counter)
-    alerts: list[str] = field(default_factory=list)
-    raised: int = 0
-    letters: list[str] = field(default_factory=list)
-    bad: dict[str, int] = field(default_factory=dict)
-    drifting: int = 0
-    drifts: list[DriftReport] = field(default_factory=list)
-
-    def add_drifts(self, pipeline: Pipeline) -> None:
-        count, largest = pipeline.drifting()
-        self.drifting += count
-        self.drifts = sorted([*self.drifts, *largest], key=lambda r: -abs(r.sizes))[:10]
-
-    def add_accounts(self, accounts: dict[str, dict[str, int]]) -> None:
-        for counts in accounts.values():
-            self.accounts.update(counts)
-
-
-class TableReplay:
-    """CSV files through pipelines that share one model; files of one column and of several need different payloads."""
-
-    def __init__(
-        self, settings: Settings, model: str | None, stream: str | None, portion: int | None = None,
-        on_pipeline: Callable[[Pipeline], None] | None = None,
-    ) -> None:  # fmt: skip
-        """portion: rows of a file at a time, None for as many as come; on_pipeline: told of each before it runs."""
-        self._portion, self._on_pipeline = portion, on_pipeline
-        name, self._stream = _stream_for_tables(settings, stream)
-        path = bundle.find_model(model or self._stream.model, Path() if model else settings.folder)
-        digest = None if model else self._stream.model_sha256
-        self.model: Model = torchscript.load(path, sha256=digest, threads=settings.agent.threads)
-        self._spec: StreamSpec = stream_spec(name, self._stream, self.model.manifest)
-        self._pipelines: dict[str | None, Pipeline] = {}
-        self.tables: list[recordings.OpenTable] = []
-
-    def run(self, paths: list[Path]) -> Iterator[Events]:
-        self.tables = [recordings.open_table(p, name) for p, name in recordings.series_names(paths).items()]
-        for batch in recordings.table_messages(self.tables):
-            by_shape: dict[str | None, list[Message]] = {}
-            for table, messages in batch:
-                by_shape.setdefault(table.shape, []).extend(messages)
-            for shape, messages in by_shape.items():
-                for begin in range(0, len(messages), self._portion or len(messages)):
-                    yield self._pipeline(shape).process(messages[begin : begin + (self._portion or len(messages))])
-        for pipeline in self._pipelines.values():
-            yield pipeline.flush()
-
-    def _pipeline(self, shape: str | None) -> Pipeline:
-        if shape not in self._pipelines:
-            self._pipelines[shape] = Pipeline([(recordings.table_stream(self._spec, shape), self.model)])
-            if self._on_pipeline is not None:
-                self._on_pipeline(self._pipelines[shape])
-        return self._pipelines[shape]
-
-    def position(self) -> tuple[int, int]:
-        return sum(t.source.done for t in self.tables), sum(t.source.size for t in self.tables)
-
-    def accounts(self) -> dict[str, dict[str, int]]:
-        return {f"{i}": counts for i, p in enumerate(self._pipelines.values()) for counts in p.accounts().values()}
-
-    def pipelines(self) -> list[Pipeline]:
-        return list(self._pipelines.values())
-
-    def bad_cells(self) -> dict[str, int]:
-        """Cells that are no number, by the first of them in each file."""
-        found = {}
-        for opened in self.tables:
-            bad = opened.table.bad
-            if bad.count:
-                first = bad.cells[0]
-                place = f"first in line {first.line}, column {first.column}: {first.text!r}"
-                found[f"cells in {opened.source.path} that are no number or time, {place}"] = bad.count
-        return found
+def _check(args: argparse.Namespace) -> None:
+    """What can be known before a long replay."""
+    if not (args.output or args.alerts or args.plot or args.compare):
+        raise TransomError(
+            "transom replay", "nothing is asked for", "give --output OUT.jsonl, --plot OUT.svg or --compare"
+        )
+    if args.plot_series < 1:
+        raise TransomError("--plot-series", f"{args.plot_series} is too small", "at least 1")
+    if len(args.compare) > MOST_VARIANTS:
+        raise TransomError("--compare", f"{len(args.compare)} variants are too many", f"at most {MOST_VARIANTS}")
+    doubled = [text for text in args.compare if args.compare.count(text) > 1]
+    if doubled:
+        raise TransomError("--compare", f"{doubled[0]!r} is given twice", "name each variant once")
+    written = [str(Path(f).absolute()) for f in (args.output, args.alerts, args.plot) if f and f != "-"]
+    if (args.output, args.alerts, args.plot).count("-") > 1 or len(set(written)) < len(written):
+        raise TransomError("transom replay", "two of the outputs are one file", "give each a file of its own")
+    read = {str(path.absolute()) for path in args.input}
+    for file in written:
+        if file in read:
+            raise TransomError(file, "is also an input", "choose another file to write")
 
 
-def _stream_for_tables(settings: Settings, name: str | None) -> tuple[str, StreamSettings]:
-    if name is not None:
-        if name not in settings.streams:
-            known = ", ".join(settings.streams) or "none"
-            raise TransomError("--stream", f"no stream {name!r} is configured", f"configured: {known}")
-        return name, settings.streams[name]
-    if len(settings.streams) > 1:
-        known = ", ".join(settings.streams)
-        raise TransomError("--stream", "several streams are configured", f"say which serves for CSV files: {known}")
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def streams_for(kind: str, settings: Settings, args: argparse.Namespace, paths: Sequence[Path]) -> Settings:
+    """The settings with streams: those configured, or those that the recording tells of, or one for any table."""
     if settings.streams:
-        return next(iter(settings.streams.items()))
-    return "replay", StreamSettings(topic=recordings.TOPIC)
+        return settings
+    if kind == "table":
+        if args.stream is not None:
+            raise TransomError("--stream", f"no stream {args.stream!r} is configured", "configured: none")
+        return settings.model_copy(update={"streams": {"replay": StreamSettings(topic=recordings.TOPIC)}})
+    known = recordings.beginning(paths[0])
+    if known is None or not known.streams:
+        raise RecordingError(
+            str(paths[0]), "is a recording of topics, and no stream says what they mean", "give -c FILE"
+        )
+    streams = {}
+    for name, table in known.streams.items():  # a file from elsewhere must not say which files of ours are opened
+        foreign = {"model_sha256"} if str(table.get("model")) in bundle.shipped_models() else {"model", "model_sha256"}
+        streams[name] = {key: value for key, value in table.items() if key not in foreign}
+    return load_settings(args.config, merged({"streams": streams}, nested(args.overrides)))
 
 
-def recorded_pipeline(settings: Settings, args: argparse.Namespace, path: Path) -> Pipeline:
-    if not settings.streams:
-        raise RecordingError(str(path), "is a recording of topics, and no stream says what they mean", "give -c FILE")
+def _variants(kind: str, settings: Settings, args: argparse.Namespace, models: Models) -> list[Variant]:
     if args.model is not None:
-        models = {f"streams.{name}.model": args.model for name in settings.streams}
-        settings = load_settings(args.config, args.overrides | models)
-    assembly = build_pipeline(settings)
-    if assembly.broken:
-        raise SettingsError(list(assembly.broken.values()))
-    return assembly.pipeline
-
-
-def _recorded(path: Path, pipeline: Pipeline, progress: Progress) -> Iterator[Events]:
-    source = recordings.open_source(path)
-    task = progress.add_task(path.name, total=source.size)
-    for messages in recordings.recorded_messages(source):
-        yield pipeline.process(messages, messages[-1].received if messages else None)
-        progress.update(task, completed=source.done)
-
-
-def advance(batches: Iterator[Events], progress: Progress, replay: TableReplay) -> Iterator[Events]:
-    task = progress.add_task("replay", total=None)
-    for events in batches:
-        yield events
-        done, size = replay.position()
-        progress.update(task, completed=done, total=size)
-
-
-def _write(events: Events, out: BinaryIO, alerts: BinaryIO | None, tally: Tally) -> None:
-    for predictions in events.predictions:
-        out.writelines(line + b"\n" for line in plain.lines(predictions))
-    for alert in events.alerts:
-        tally.raised += alert.event == "raise"
-        if alert.event == "raise" and len(tally.alerts) < 10:
-            tally.alerts.append(f"{plain.rfc3339(alert.time)} {alert.series}: {alert.summary}")
-        if alerts is not None:
-            alerts.write(_encode(plain.alert_body(alert)) + b"\n")
-    tally.letters += [f"{letter.topic}: {letter.reason}" for letter in events.dead_letters[: 5 - len(tally.letters)]]
+        settings = with_model(settings, args.model)
+    found = [Variant(text, varied(settings, text), models, args.stream) for text in args.compare]
+    found = found or [Variant("", settings, models, args.stream)]
+    for variant in found:
+        variant.load(kind)
+    return found
 
 
 def _opened(name: str, stack: ExitStack) -> BinaryIO:
@@ -230,26 +173,3 @@ def progress_bar(console: Console) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _summary(console: Console, tally: Tally, seconds: float) -> None:
-    a = tally.accounts
-    table = Table.grid(padding=(0, 2))
-    table.add_row("readings", f"{a['received']:,}", f"{a['received'] / max(seconds, 1e-9):,.0f} a second")
-    refused = [f"{a[k]:,} {k}" for k in ("invalid", "duplicate", "late", "unused") if a[k]]
-    table.add_row("", f"{a['accepted']:,} accepted", ", ".join(refused))
-    table.add_row("windows", f"{a['windows']:,}", f"{a['series']:,} series")
-    table.add_row("alerts", f"{tally.raised:,}", "")
-    console.print(table)
-    for line in tally.alerts:
-        console.print(f"  {line}", markup=False, highlight=False)
-    if tally.raised > len(tally.alerts):
-        console.print(f"  … and {tally.raised - len(tally.alerts):,} more (--alerts FILE writes them all)")
-    if tally.drifting:
-        console.print(f"drift: {tally.drifting:,} at the end of the recording, the largest first", highlight=False)
-    for drift in tally.drifts:
-        console.print(f"  {drift.series}: {drift.summary}", markup=False, highlight=False)
-    for text, count in tally.bad.items():
-        console.print(f"{count:,} {text}", markup=False)
-    for line in tally.letters:
-        console.print(f"refused: {line}", markup=False)
