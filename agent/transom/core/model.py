@@ -5,7 +5,7 @@ Nothing here opens a file or knows a runtime.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -134,6 +134,31 @@ class Model(Protocol):
 
     def infer(self, values: NDArray[np.float32]) -> Outputs:
         """values: float32 [B, T, C] with B >= 1, NaN where missing -> the task's outputs, first axis B."""
+        ...
+
+
+class Target(NamedTuple):
+    """One number of a model's outputs: `outputs[key][:, *at]`. name: for people."""
+
+    key: str
+    at: tuple[int, ...]
+    name: str
+
+    def of(self, outputs: Outputs) -> NDArray[np.float32]:
+        """float32 [B]."""
+        array = outputs[self.key]
+        for i in self.at:
+            array = array[:, i]
+        return array
+
+
+@runtime_checkable
+class Differentiable(Model, Protocol):
+    """A model that also says how an output moves with its input. Not every runtime can."""
+
+    def gradients(self, values: NDArray[np.float32], target: Target) -> NDArray[np.float32]:
+        """values: float32 [B, T, C], NaN where missing -> float32 [B, T, C], d target / d values of each row. Safe in
+        any thread, and changes nothing of what `infer` gives."""
         ...
 
 

@@ -50,6 +50,11 @@ class Buffers(Table):
             np.concatenate([empty, *(p.values for p in parts)])[order],
         )
 
+    def last(self, series: int) -> NDArray[np.float32] | None:
+        """float32 [T, C]: the window that ends with the last closed step, due or not; None before the first step."""
+        filled = int(self.filled[series])
+        return self.buffer[series, filled - 1 : filled - 1 + self.length].copy() if filled else None
+
     def _rounds(self, steps: Steps) -> Iterator[Windows]:
         """At most T steps of a series at a time, so that they fit behind the T - 1 before them."""
         if not len(steps):

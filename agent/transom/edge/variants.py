@@ -97,7 +97,7 @@ class Variant:
             self._pipelines["recording", None] = assembly.pipeline
 
     def take(self, feed: Feed, turn: Turn) -> Events:
-        return self._pipeline(feed).take(turn)
+        return self.pipeline(feed).take(turn)
 
     def flush(self, kind: str) -> Iterator[Events]:
         """The end of all turns of a kind."""
@@ -105,7 +105,8 @@ class Variant:
             if feed[0] == kind:
                 yield pipeline.flush()
 
-    def _pipeline(self, feed: Feed) -> Pipeline:
+    def pipeline(self, feed: Feed) -> Pipeline:
+        """The one that takes the turns of this feed."""
         if feed not in self._pipelines:  # files of one column and of several need different payloads
             assert self._table is not None
             spec, model = self._table

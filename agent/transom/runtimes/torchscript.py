@@ -5,6 +5,7 @@ Loads only what bundle.py has verified, and never uses a GPU, gradients or more 
 
 import io
 import platform
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.core.model import PROMISED, Manifest
+from transom.core.model import PROMISED, Manifest, Target
 from transom.errors import ModelError
 from transom.runtimes.bundle import Bundle, open_bundle, quiet
 
@@ -42,10 +43,7 @@ def from_bundle(bundle: Bundle, *, threads: int = 1, batch_sizes: Sequence[int] 
     torch = import_torch()
     torch.set_num_threads(threads)
     try:
-        with quiet():
-            module = torch.jit.load(io.BytesIO(bundle.archive()), map_location="cpu")
-            parameters = sum(p.numel() for p in module.parameters())
-            module = torch.jit.freeze(module.eval())
+        module, parameters = _frozen(torch, bundle)
     except (RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
         raise ModelError(
             str(bundle.path), f"torch {torch.__version__} cannot load it ({_first_line(error)})",
@@ -54,6 +52,14 @@ def from_bundle(bundle: Bundle, *, threads: int = 1, batch_sizes: Sequence[int] 
     model = TorchScriptModel(bundle, module, parameters, tuple(sorted(batch_sizes)))
     model.warm()
     return model
+
+
+def _frozen(torch: Any, bundle: Bundle) -> tuple[Any, int]:
+    """The module as it runs, and how many parameters it had."""
+    with quiet():
+        module = torch.jit.load(io.BytesIO(bundle.archive()), map_location="cpu")
+        parameters = sum(p.numel() for p in module.parameters())
+        return torch.jit.freeze(module.eval()), parameters
 
 
 def import_torch() -> Any:
@@ -110,6 +116,8 @@ class TorchScriptModel:
         self._module, self._torch = module, import_torch()
         self._row_shapes = _row_shapes(bundle.manifest)
         self.alone = False  # True when a row's place in a batch changes its bits
+        self._second: Any = None  # the module once more, for gradients
+        self._loading = threading.Lock()
 
     @property
     def manifest(self) -> Manifest:
@@ -190,6 +198,27 @@ class TorchScriptModel:
                 raise self._broken(f"gives {key!r} as {tensor.dtype} {list(tensor.shape)}", shape)
             outputs[key] = tensor.numpy()
         return outputs
+
+    def gradients(self, values: NDArray[np.float32], target: Target) -> NDArray[np.float32]:
+        """values: float32 [B, T, C], NaN where missing -> float32 [B, T, C], d target / d values of each row.
+
+        Runs on a copy of the module: TorchScript compiles anew for inputs that want gradients, and `infer` must neither
+        wait for that nor change a bit. Raises ModelError where the model does not give the target or no gradient.
+        """
+        torch = self._torch
+        try:
+            with self._loading:
+                if self._second is None:
+                    self._second, _ = _frozen(torch, self.bundle)
+            with torch.enable_grad():
+                given = torch.from_numpy(values.copy()).requires_grad_()
+                output = self._second(given)[target.key][(slice(None), *target.at)]
+                (slope,) = torch.autograd.grad(output.sum(), given)
+        except Exception as error:  # torch.jit.Error is not always a RuntimeError
+            raise ModelError(
+                self._place, f"gives no gradient of {target.name} ({_last_line(error)})", "explain it by occlusion"
+            ) from error
+        return np.asarray(slope.numpy(), np.float32)
 
     @property
     def _place(self) -> str:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Secret
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from transom.settings import rules
-from transom.settings.quantities import Duration, PositiveDuration, Whole
+from transom.settings.quantities import Duration, PositiveDuration, Whole, Words
 from transom.settings.streams import Line, Section, StreamSettings
 
 ENV_PREFIX = "TRANSOM_"
@@ -73,6 +73,11 @@ class AgentSettings(Section):
     )
     max_age: PositiveDuration = Field(
         default=300_000, description="Duration after which a prediction that waits for the broker is not sent any more."
+    )
+    remote: Annotated[Words, AfterValidator(rules.remote)] = Field(
+        default=(),
+        description='Calls that are answered on transom/<id>/request/<call>: "ping", "reload", "mute" (and unmute), '
+        '"acknowledge", "explain", "set-budget". []: none. Whoever may publish there may call (docs/remote-calls.md).',
     )
     threads: Whole = Field(
         default=1, ge=1, le=256, description="Threads of the models. One is fastest for small models."

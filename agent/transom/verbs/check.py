@@ -123,7 +123,7 @@ def summary(settings: Settings, bundles: dict[str, Bundle], greeting: str = "") 
             f"score {stream.threshold:g}" if stream.budget is None else f"false alarms {format_budget(stream.budget)}"
         )
         yield f"               windows of {manifest.length} steps, step {length}, {alarm} a series"
-    for note in (*broker_notes(broker), *stream_notes(settings, bundles)):
+    for note in (*broker_notes(broker), *remote_notes(settings), *stream_notes(settings, bundles)):
         yield f"WARNING        {note}"
     yield "no problems"
 
@@ -137,6 +137,13 @@ def broker_notes(broker: BrokerSettings) -> Iterator[str]:
         yield f"broker.tls is off: {what} readable to {broker.host}"
     if broker.password_file and broker.password_file.stat().st_mode & 0o077:
         yield f"broker.password_file: other users may read it; chmod 600 {broker.password_file}"
+
+
+def remote_notes(settings: Settings) -> Iterator[str]:
+    """A broker that lets the agent in without a name lets others in as well."""
+    if settings.agent.remote and settings.broker.username is None and settings.broker.tls.cert_file is None:
+        calls = ", ".join(settings.agent.remote)
+        yield f"agent.remote: anyone whom the broker lets publish may call {calls}; see docs/remote-calls.md"
 
 
 def stream_notes(settings: Settings, bundles: dict[str, Bundle]) -> Iterator[str]:
