@@ -18,17 +18,23 @@ from transom.core.events import Alert
 from transom.core.pipeline import Message
 from transom.edge.assembly import build_pipeline
 from transom.edge.broker import EmbeddedBroker
-from transom.verbs.demo import Demo, Told, _settings, judge
-from transom.verbs.plant import RATE, Fault, Plant, schedule, stamp
+from transom.scenes import Fault, scene
+from transom.scenes.plant import Plant
+from transom.verbs.demo import Demo, scene_settings
+from transom.verbs.verdict import Told, judge
 from transom.verbs.view import View, sparkline
+from transom.verbs.watch import Watch
 
 T0 = 1_700_000_000_000
+PLANT = scene("plant")
+RATE = 8
 
 
 def watched(seed: int, seconds: float) -> tuple[list[Fault], list[Told], View]:
     """A demo without a broker: the plant through the very pipeline, in event time."""
-    pipeline = build_pipeline(_settings(1883, "/nonexistent")).pipeline
-    plant, faults, raised, view = Plant(seed), list(schedule(seconds)), [], View({"temperature": "°C"}, "a headline")
+    pipeline = build_pipeline(scene_settings(PLANT, 1883, "/nonexistent")).pipeline
+    plant, faults, raised = PLANT.start(seed), list(PLANT.schedule(seconds)), []
+    view = Watch(PLANT, pipeline, plant).view
     for beat in range(int(seconds * RATE)):
         now = beat / RATE
         active = next((f for f in faults if f.begin <= now <= f.end), None)
@@ -42,21 +48,21 @@ def watched(seed: int, seconds: float) -> tuple[list[Fault], list[Told], View]:
 @pytest.mark.parametrize("seed", range(6))
 def test_every_fault_is_caught_and_nothing_else_is_told(seed: int) -> None:
     faults, raised, _ = watched(seed, 60)
-    verdict = judge(faults, raised)
+    verdict = judge(faults, raised, PLANT.grace)
     assert len(faults) == 5
     assert [o.fault.kind.name for o in verdict.outcomes if o.caught is None] == []
     assert [t.alert.summary for t in verdict.false] == []
 
 
 def test_a_run_too_short_for_a_fault_has_none() -> None:
-    assert list(schedule(20)) == []
-    assert all(f.end + 4 <= 45 for f in schedule(45))
+    assert list(PLANT.schedule(20)) == []
+    assert all(f.end + 4 <= 45 for f in PLANT.schedule(45))
 
 
 def test_an_alert_of_another_series_is_a_false_alarm() -> None:
-    fault = next(schedule(60))
+    fault = next(PLANT.schedule(60))
     stranger = Alert("1", "raise", "anomaly", "warning", "pumps", "hall/pump-9/flow", "m", 0, 0, "")
-    verdict = judge([fault], [Told(stranger, fault.begin + 1)])
+    verdict = judge([fault], [Told(stranger, fault.begin + 1)], PLANT.grace)
     assert verdict.outcomes[0].caught is None
     assert len(verdict.false) == 1
 
@@ -90,7 +96,7 @@ def test_the_demo_runs_in_a_pipe_without_escape_codes(capsys: pytest.CaptureFixt
 
 
 def test_beats_are_stamped_on_the_beat_and_every_reading_carries_its_stamp() -> None:
-    stamps = [stamp(T0, beat) for beat in range(100)]
+    stamps = [PLANT.stamp(T0, beat) for beat in range(100)]
     assert {b - a for a, b in itertools.pairwise(stamps)} == {1000 // RATE}
     sent = Plant().send(0.0, stamps[3], None)
     assert {json.loads(payload)["time"] for _, payload in sent} == {stamps[3] / 1000}
@@ -107,7 +113,7 @@ def test_a_demo_that_was_held_up_loses_no_reading(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Plant, "send", held_up)
     with EmbeddedBroker() as broker:
-        demo = Demo(_settings(broker.port, str(tmp_path)), 5, 0, threading.Event())
+        demo = Demo(PLANT, scene_settings(PLANT, broker.port, str(tmp_path)), 5, 0, threading.Event())
         demo.run()
     for counts in demo.agent.pipeline.accounts().values():
         assert counts["received"] == counts["accepted"] == 5 * RATE * counts["series"]
