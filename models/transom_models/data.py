@@ -102,6 +102,16 @@ def load(
             recordings += [aimed(r, targets, cap) if targets else r for r in read_runs(path)]
         else:
             recordings.append(read(path, channels, label if task == "classify" else None, targets, cap))
+    return dataset(recordings, task, length, horizon, targets, min_steps, apart)
+
+
+def dataset(
+    recordings: Sequence[Recording], task: str, length: int, horizon: int, targets: Sequence[str] = (),
+    min_steps: int | None = None, apart: int | None = None, classes: tuple[str, ...] = (),
+) -> Dataset:  # fmt: skip
+    """Recordings to windows, as `load` says. classes: names of the labels 0, 1, …; default: the labels themselves.
+    Targets that are given are those of the recordings."""
+    place = recordings[0].name
     if min_steps is not None and min_steps < length:
         recordings = [padded(r, length - min_steps) for r in recordings]
     names = recordings[0].channels
@@ -116,12 +126,12 @@ def load(
     whole = REMAINING in targets and REMAINING not in names
     parts: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
     wanted: tuple[list[NDArray[np.generic]], ...] = ([], [], [])
-    classes = _classes(recordings, str(paths[0])) if task == "classify" else ()
+    labels = _classes(recordings, place) if task == "classify" else ()
     for i, recording in enumerate(recordings):
         if task == "forecast":
             found, target = examples(recording, length, horizon, lead)
         else:
-            found, target = _now(recording, length, classes)
+            found, target = _now(recording, length, labels)
         if whole:
             part = int(np.searchsorted(np.cumsum(PARTS)[:2], i * GOLDEN % 1, side="right"))
             parts[part].append(found)
@@ -136,14 +146,15 @@ def load(
     if not all(parts) or min(sum(map(len, p)) for p in parts) < 8:
         rows = sum(len(r.times) for r in recordings)
         raise RecordingError(
-            str(paths[0]),
+            place,
             f"gives too few windows of {length} steps in {rows} rows",
             "record longer, or take a smaller --length",
         )
     train, validation, calibration = (
         (np.concatenate(p), np.concatenate(t)) for p, t in zip(parts, wanted, strict=True)
     )
-    return Dataset(names, regular_step(recordings), train, validation, calibration, classes, tuple(targets), lead)
+    said = tuple(classes[int(label)] for label in labels) if classes else labels
+    return Dataset(names, regular_step(recordings), train, validation, calibration, said, tuple(targets), lead)
 
 
 def load_cases(paths: Sequence[Path], task: str, channels: Sequence[str] = ()) -> Dataset:

@@ -11,7 +11,7 @@ import torch
 
 from transom.core.model import Channel, Manifest
 from transom.errors import ModelError
-from transom_models import data, evaluation, export, recipe, warm
+from transom_models import data, evaluation, export, material, prescription, recipe, warm
 from transom_models.building import build, by_level, learn
 from transom_models.families import FAMILIES
 from transom_models.tasks import (
@@ -34,9 +34,12 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     """The manifest, and how many seconds the training took. Raises ModelError and RecordingError."""
     # Sums in another order have other last digits, so the machine's cores must not decide.
     torch.set_num_threads(max(1, args.threads))
-    if args.recipe is not None:
-        manifest, trained = recipe.make(recipe.read(args.recipe), args.output, args.seed)
+    prescribed = recipe.read(args.recipe) if args.recipe is not None else None
+    if prescribed is not None and "signals" in prescribed:
+        manifest, trained = recipe.make(prescribed, args.output, args.seed)
         return manifest, trained.seconds
+    if prescribed is not None:
+        prescription.apply(args, prescribed)
     start = warm.read(args.start) if args.start else None
     if start is not None:
         warm.same_shape(args, start)
@@ -44,18 +47,27 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         raise ModelError("--family", f"there is no family {args.family!r}", f"choose from {', '.join(FAMILIES)}")
     horizon = args.horizon if args.task == "forecast" else 0
     apart = parts(args.length)[1] if by_level(args) else None  # tails must not overlap; histories may
-    found = data.load(
-        args.data,
-        args.task,
-        args.length,
-        horizon,
-        args.channels,
-        args.label,
-        args.target,
-        args.cap,
-        args.min_steps,
-        apart,
-    )
+    if prescribed is not None and "scene" in prescribed["data"]:
+        recordings, classes = material.simulated(prescribed["data"], f"recipe {args.recipe!r}")
+        recordings = [r.only(args.channels) for r in recordings] if args.channels else recordings
+        found = data.dataset(
+            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes
+        )  # fmt: skip
+    else:
+        if prescribed is not None:
+            args.data = material.files(prescribed["data"], args.data or [], f"recipe {args.recipe!r}")
+        found = data.load(
+            args.data,
+            args.task,
+            args.length,
+            horizon,
+            args.channels,
+            args.label,
+            args.target,
+            args.cap,
+            args.min_steps,
+            apart,
+        )
     length = found.train[0].shape[1]
     seed = args.seed or 0
     torch.manual_seed(seed)
@@ -107,8 +119,11 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         min_steps=min(args.min_steps or length, length), horizon=horizon, quantiles=QUANTILES if horizon else (),
         classes=found.classes, targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
         max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
-        data=", ".join(p.name for p in args.data), metrics=metrics, torch=torch.__version__.split("+")[0],
+        data=material.told(prescribed["data"], args.data or []) if prescribed else ", ".join(p.name for p in args.data),
+        metrics=metrics, torch=torch.__version__.split("+")[0],
         created=datetime.now(UTC).strftime("%Y-%m-%d"),
     )  # fmt: skip
+    if prescribed is not None:
+        manifest = prescription.named(manifest, prescribed)
     manifest = export.export(module, manifest, args.output, normal[:256])
     return manifest, trained.seconds

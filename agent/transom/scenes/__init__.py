@@ -6,7 +6,7 @@ Pure, as the core is: seconds in, messages out. Each scene is a module that is i
 import importlib
 from typing import cast
 
-from transom.scenes.scene import Fault, Kind, Outlook, Scene, Simulation
+from transom.scenes.scene import Fault, Kind, Outlook, Scene, Simulation, Trace
 
 NAMES = {"plant": "transom.scenes.plant"}
 
@@ -16,4 +16,4 @@ def scene(name: str) -> Scene:
     return cast("Scene", importlib.import_module(NAMES[name]).SCENE)
 
 
-__all__ = ["NAMES", "Fault", "Kind", "Outlook", "Scene", "Simulation", "scene"]
+__all__ = ["NAMES", "Fault", "Kind", "Outlook", "Scene", "Simulation", "Trace", "scene"]

@@ -4,7 +4,7 @@ Two times run here: seconds of the demo, which the viewer's clock shows, and the
 and which every payload carries.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -77,6 +77,23 @@ class Simulation(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one series of a stream sends while all is well, to learn from.
+
+    times: int64 µs [n], ascending; values: float64 [n, C]; labels: float64 [n], the number of the class in `classes`,
+    NaN where there is none, or None; targets: float32 [n, C_targets] where a forecast is about other columns.
+    """
+
+    series: str
+    channels: tuple[str, ...]
+    times: NDArray[np.int64]
+    values: NDArray[np.float64]
+    labels: NDArray[np.float64] | None = None
+    classes: tuple[str, ...] = ()
+    targets: NDArray[np.float32] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """A scene. description: one line; real: which data its models learned from, and that what it sends is simulated.
@@ -85,7 +102,8 @@ class Scene:
     beat to beat, None where both times are one; hour: the sensors' hour (UTC) at the first beat, None: the present.
     first, every, lasts, after, grace: seconds to the first fault, from one to the next, of each, after it in which its
     alert still counts as caught, and in which a further alert of its series still belongs to it.
-    outlooks: by stream, where forecasts are not judged beside the last value.
+    outlooks: by stream, where forecasts are not judged beside the last value. material: by stream, what a model of it
+    learns from: hours of the sensors' time and a seed in, normal running of some series out.
     """
 
     name: str
@@ -103,6 +121,7 @@ class Scene:
     after: float = 4.0
     grace: float = 8.0
     outlooks: Mapping[str, Outlook] = field(default_factory=dict)
+    material: Mapping[str, Callable[[float, int], Sequence[Trace]]] = field(default_factory=dict)
 
     def schedule(self, seconds: float | None) -> Iterator[Fault]:
         """The faults in their order; only those that end, with time to be caught, before `seconds`."""
