@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=("level", "residual", "reconstruction"),
+        choices=("level", "residual", "reconstruction", "path"),
         default="level",
         help="of anomaly: levels, liveliness and relations of the channels; the next step's error; or the window's "
-        "reconstruction (default: level)",
+        "reconstruction (default: level); path, of forecast: where a vehicle will be, seen from the vehicle",
     )
     parser.add_argument(
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"
@@ -67,6 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--period", type=int, help="steps of a day or shift; 1: none (default: found in the training part)"
     )
+    parser.add_argument(
+        "--step", type=float, metavar="SECONDS",
+        help="length of a step: rows that come irregularly fall into such steps first, as on a gateway (default: a row "
+        "is a step)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--aggregate", choices=("last", "mean", "min", "max", "sum", "count"), default="mean",
+        help="of --step: what the rows of a step become (default: mean)",
+    )  # fmt: skip
     parser.add_argument("--min-steps", type=int, help="steps before a series' first window (default: --length)")
     parser.add_argument("--length", type=int, default=64, help="steps in a window (default: 64)")
     parser.add_argument("--horizon", type=int, default=12, help="steps to forecast (default: 12)")
@@ -105,7 +114,8 @@ def _check(args: argparse.Namespace) -> None:
         return  # making.py looks at it
     if not args.data:
         raise ModelError("--data", "is missing", "name CSV files, or --recipe universal")
-    for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1), ("period", 1), ("min_steps", 1)):
+    for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1), ("period", 1), ("min_steps", 1),
+    ("step", 0.001)):
         if (given := getattr(args, name)) is not None and given < least:
             raise ModelError(f"--{name.replace('_', '-')}", f"{given} is too small", f"at least {least}")
 

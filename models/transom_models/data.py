@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.core.model import Aggregate
 from transom.errors import RecordingError
 from transom_models.cases import is_cases, read_cases
 from transom_models.recordings import REMAINING, Recording, aimed, read
 from transom_models.runs import is_runs, read_runs
+from transom_models.stepping import stepped
 
 GAP = 10  # median steps without a row that end a segment
 REGULAR = 0.8  # share of steps that must equal the median for the data to have a step
@@ -87,6 +89,7 @@ def examples(recording: Recording, length: int, horizon: int, lead: int) -> Part
 def load(
     paths: Sequence[Path], task: str, length: int, horizon: int, channels: Sequence[str] = (), label: str | None = None,
     targets: Sequence[str] = (), cap: float = np.inf, min_steps: int | None = None, apart: int | None = None,
+    step: int | None = None, aggregate: Aggregate = "mean",
 ) -> Dataset:  # fmt: skip
     """60 % of each file's windows train, 15 % stop the training, 25 % calibrate; by time, with `apart` windows left out
     between the parts (None: a window's length, so that no row is in two). Runs that end in a failure go into one part
@@ -102,16 +105,19 @@ def load(
             recordings += [aimed(r, targets, cap) if targets else r for r in read_runs(path)]
         else:
             recordings.append(read(path, channels, label if task == "classify" else None, targets, cap))
-    return dataset(recordings, task, length, horizon, targets, min_steps, apart)
+    return dataset(recordings, task, length, horizon, targets, min_steps, apart, (), step, aggregate)
 
 
 def dataset(
     recordings: Sequence[Recording], task: str, length: int, horizon: int, targets: Sequence[str] = (),
     min_steps: int | None = None, apart: int | None = None, classes: tuple[str, ...] = (),
+    step: int | None = None, aggregate: Aggregate = "mean",
 ) -> Dataset:  # fmt: skip
     """Recordings to windows, as `load` says. classes: names of the labels 0, 1, …; default: the labels themselves.
-    Targets that are given are those of the recordings."""
+    Targets that are given are those of the recordings. step: ms of a grid that their rows fall into first."""
     place = recordings[0].name
+    if step is not None:
+        recordings = [stepped(r, step, aggregate, length) for r in recordings]
     if min_steps is not None and min_steps < length:
         recordings = [padded(r, length - min_steps) for r in recordings]
     names = recordings[0].channels

@@ -16,8 +16,10 @@ from transom_models.building import build, by_level, learn
 from transom_models.families import FAMILIES
 from transom_models.tasks import (
     QUANTILES,
+    DailyForecaster,
     Forecaster,
     LevelDetector,
+    PathForecaster,
     PeriodicForecaster,
     ReconstructionDetector,
     ResidualDetector,
@@ -25,6 +27,7 @@ from transom_models.tasks import (
 from transom_models.tasks.level import parts
 from transom_models.training import validation_loss
 
+FORECASTERS = (Forecaster, PeriodicForecaster, DailyForecaster, PathForecaster)
 HELD_GAP = 10  # steps that a trained model's last value is held
 LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
 PAYS = 0.8  # share of the untrained loss that a level detector's network has to come below, or it stays silent
@@ -47,11 +50,13 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         raise ModelError("--family", f"there is no family {args.family!r}", f"choose from {', '.join(FAMILIES)}")
     horizon = args.horizon if args.task == "forecast" else 0
     apart = parts(args.length)[1] if by_level(args) else None  # tails must not overlap; histories may
+    step = round(1000 * args.step) if args.step else None
     if prescribed is not None and "scene" in prescribed["data"]:
         recordings, classes = material.simulated(prescribed["data"], f"recipe {args.recipe!r}")
         recordings = [r.only(args.channels) for r in recordings] if args.channels else recordings
         found = data.dataset(
-            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes
+            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes, step,
+            args.aggregate,
         )  # fmt: skip
     else:
         if prescribed is not None:
@@ -67,6 +72,8 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
             args.cap,
             args.min_steps,
             apart,
+            step,
+            args.aggregate,
         )
     length = found.train[0].shape[1]
     seed = args.seed or 0
@@ -90,7 +97,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
             module.fit_scales(torch.from_numpy(found.validation[0]))
     # The later half of the calibration part is for the metrics, so that no figure stems from what it was fitted to.
     half = len(normal) // 2
-    if isinstance(module, Forecaster | PeriodicForecaster):
+    if isinstance(module, FORECASTERS):
         with torch.no_grad():
             module.fit_spread(
                 np.concatenate([found.validation[0], normal[:half]]),
@@ -105,8 +112,10 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         table = export.calibrate(given["score"])
         bar = float(np.quantile(given["score"], 0.99))
         metrics = evaluation.anomaly(held["score"], bar, held["expected"], normal[half:, -1], scale)
+    elif isinstance(module, PathForecaster):
+        metrics = evaluation.path(held["forecast"], truth[half:], normal[half:], module.degrees)
     elif args.task == "forecast":
-        target = scale if isinstance(module, PeriodicForecaster) else module.target.scale.numpy()
+        target = module.target.scale.numpy() if isinstance(module, Forecaster) else scale
         metrics = evaluation.forecast(
             held["forecast"], truth[half:], None if found.targets else normal[half:, -1], target
         )
@@ -117,7 +126,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         task=args.task, family=args.family,
         channels=tuple(Channel(c) for c in found.channels), length=length, step=found.step,
         min_steps=min(args.min_steps or length, length), horizon=horizon, quantiles=QUANTILES if horizon else (),
-        classes=found.classes, targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
+        aggregate=args.aggregate if step else "last", classes=found.classes, targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
         max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
         data=material.told(prescribed["data"], args.data or []) if prescribed else ", ".join(p.name for p in args.data),
         metrics=metrics, torch=torch.__version__.split("+")[0],

@@ -8,7 +8,11 @@ from typing import cast
 
 from transom.scenes.scene import Fault, Kind, Outlook, Scene, Simulation, Trace
 
-NAMES = {"plant": "transom.scenes.plant"}
+NAMES = {
+    "plant": "transom.scenes.plant",
+    "city": "transom.scenes.city",
+    "vehicle": "transom.scenes.vehicle",
+}
 
 
 def scene(name: str) -> Scene:

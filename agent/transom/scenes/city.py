@@ -4,15 +4,19 @@ A beat of the demo is five minutes of the city, so a minute of watching is 40 ho
 """
 
 import math
+from collections.abc import Callable
 
 import msgspec
+import numpy as np
 
 from transom.scenes.noise import Noise
-from transom.scenes.scene import DAY, Fault, Kind, Scene
+from transom.scenes.scene import DAY, Fault, Kind, Scene, Trace
 
 FIVE = 300_000  # ms
 ROADS = {"ring-east": 1.0, "bridge": 0.7}
 STATIONS = {"harbour": 1.25, "park": 0.7, "ring-east": 1.1}
+MONDAY = 1_704_067_200_000  # ms: 1 January 2024
+TOPICS = {what: f"city/{what}" for what in ("traffic", "lamps", "lifts", "pumps", "air")}
 HOLES = 0.2  # share of a road's readings that never come, as in recordings of such detectors
 
 KINDS = (
@@ -46,33 +50,39 @@ class City:
 
     def send(self, seconds: float, now: int, fault: Fault | None) -> list[tuple[str, bytes]]:
         """Topics and payloads of this beat. now: ms since 1970, the time that the payloads carry."""
-        hour, weekend = day(now)
-        wrong = fault.kind if fault is not None else None
         # A failure announces itself: it grows over the first half of its time.
         grown = 0.0 if fault is None else min(1.0, 2.0 * (seconds - fault.begin + 0.5) / (fault.end - fault.begin))
-        stamp, sent = now / 1000, []
-
-        def say(topic: str, **values: float) -> None:
-            body = {"time": stamp, **{name: round(value, 3) for name, value in values.items()}}
-            sent.append((topic, msgspec.json.encode(body)))
-
-        for road, size in ROADS.items():
-            say(f"city/traffic/{road}", **self._road(road, size, hour, weekend))
-            if self._noise.random.random() < HOLES:
-                sent.pop()
-        for lamp in ("underpass-1", "underpass-2"):
-            say(f"city/lamps/{lamp}", **self._lamp(lamp, hour, grown if _is(wrong, "lamps", lamp) else 0.0))
-        for lift in ("town-hall", "station"):
-            say(f"city/lifts/{lift}", **self._lift(lift, hour, weekend, grown if _is(wrong, "lifts", lift) else 0.0))
-        for pump in ("well-1", "well-2"):
-            on = grown if _is(wrong, "pumps", pump) else 0.0
-            dry = wrong is not None and "dry" in wrong.name
-            say(f"city/pumps/{pump}", **self._pump(pump, hour, 0.0 if dry else on, on if dry else 0.0))
-        weather = self._weather(hour)
-        for station, size in STATIONS.items():
-            fire = grown if _is(wrong, "air-watch", station) else 0.0
-            say(f"city/air/{station}", **self._air(station, size, hour, weekend, weather, fire))
+        sent = []
+        for stream in TOPICS:
+            for series, values in self.read(stream, now, fault.kind if fault is not None else None, grown).items():
+                if stream == "traffic" and self._noise.random.random() < HOLES:
+                    continue
+                body = {"time": now / 1000, **{name: round(value, 3) for name, value in values.items()}}
+                sent.append((f"{TOPICS[stream]}/{series}", msgspec.json.encode(body)))
         return sent
+
+    def read(self, stream: str, now: int, wrong: Kind | None = None, grown: float = 0.0) -> dict[str, dict[str, float]]:
+        """What the sensors of a stream show, by series. wrong, grown: what fails, and how far that has come, 0 to 1."""
+        hour, weekend = day(now)
+
+        def on(series: str) -> float:
+            ours = wrong is not None and wrong.series == series and wrong.stream.removesuffix("-watch") == stream
+            return grown if ours else 0.0
+
+        if stream == "traffic":
+            return {road: self._road(road, size, hour, weekend) for road, size in ROADS.items()}
+        if stream == "lamps":
+            return {lamp: self._lamp(lamp, hour, on(lamp)) for lamp in ("underpass-1", "underpass-2")}
+        if stream == "lifts":
+            return {lift: self._lift(lift, hour, weekend, on(lift)) for lift in ("town-hall", "station")}
+        if stream == "pumps":
+            dry = wrong is not None and "dry" in wrong.name
+            return {
+                pump: self._pump(pump, hour, 0.0 if dry else on(pump), on(pump) if dry else 0.0)
+                for pump in ("well-1", "well-2")
+            }
+        weather = self._weather(hour)
+        return {name: self._air(name, size, hour, weekend, weather, on(name)) for name, size in STATIONS.items()}
 
     def _road(self, road: str, size: float, hour: float, weekend: bool) -> dict[str, float]:
         """occupancy: % of the time that a vehicle stands on the loop; speed: mph, as the recordings have both."""
@@ -142,8 +152,18 @@ class City:
         return None
 
 
-def _is(kind: Kind | None, stream: str, series: str) -> bool:
-    return kind is not None and (kind.stream, kind.series) == (stream, series)
+def normal(stream: str) -> Callable[[float, int], list[Trace]]:
+    """What a model of a stream learns from: every series of it while all is well, so many hours from a seed."""
+
+    def make(hours: float, seed: int) -> list[Trace]:
+        city, times = City(seed), MONDAY + FIVE * np.arange(int(hours * 3_600_000 / FIVE))
+        rows = [city.read(stream, int(now)) for now in times]
+        return [
+            Trace(series, tuple(values), times * 1000, np.array([list(row[series].values()) for row in rows]))
+            for series, values in rows[0].items()
+        ]
+
+    return make
 
 
 def _channels(**units: str) -> dict[str, dict[str, str]]:
@@ -176,4 +196,5 @@ SCENE = Scene(
     pace=FIVE,
     hour=0.0,
     first=18.0,
+    material={name: normal(name) for name in TOPICS},
 )  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAY = 86_400_000  # ms
+METRES = 111_195.0  # of a degree of latitude, on a sphere of 6,371 km
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +49,29 @@ def last_value(history: NDArray[np.float64], ahead: int) -> NDArray[np.float64]:
 
 
 def velocity(history: NDArray[np.float64], ahead: int) -> NDArray[np.float64]:
-    """The naive forecast of a position: the last change goes on. history: [n, C], newest last -> [C]."""
-    before = history[-2] if len(history) > 1 else history[-1]
-    return np.asarray(history[-1] + ahead * (history[-1] - before), np.float64)
+    """The naive forecast of a position: the change of the last two steps goes on. history: [n, C], newest last -> [C]."""
+    steps = min(2, len(history) - 1)
+    pace = (history[-1] - history[-1 - steps]) / max(steps, 1)
+    return np.asarray(history[-1] + ahead * pace, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """How a stream's forecasts are judged. naive: from the last values of the C targets, newest last, and the number of
-    steps ahead, what a forecast without a model would say; plane: targets are coordinates, the error is a distance."""
+    steps ahead, what a forecast without a model would say; plane: targets are coordinates, the error is a distance;
+    degrees: they are latitude and longitude, and the distance is in metres."""
 
     naive: Naive = last_value
     naive_name: str = "last value"
     plane: bool = False
+    degrees: bool = False
+
+    def distance(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+        """Between two places [2], in their unit, or in metres."""
+        away = np.asarray(a - b, np.float64)
+        if self.degrees:
+            away = away * METRES * np.array([1.0, np.cos(np.radians(b[0]))])
+        return float(np.linalg.norm(away))
 
 
 class Simulation(Protocol):

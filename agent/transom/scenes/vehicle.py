@@ -7,15 +7,17 @@ import math
 from collections import deque
 
 import msgspec
+import numpy as np
 
 from transom.scenes.driving import Motion, drive
 from transom.scenes.noise import Noise
-from transom.scenes.scene import Fault, Kind, Outlook, Scene, velocity
+from transom.scenes.scene import METRES, Fault, Kind, Outlook, Scene, Trace, velocity
 
 BEAT = 100  # ms of the vans' time
 GPS_EVERY, ENGINE_EVERY = 10, 2  # beats
+EPOCH = 1_704_067_200_000  # ms: 1 January 2024
+DOING = ("accelerating", "braking", "cruising", "rough road", "standing", "turning")
 MEMORY = 600  # beats of what a van did that are known for judging
-METRES = 111_195.0  # of a degree of latitude on a sphere
 GRAVITY = 9.81
 
 KINDS = (
@@ -73,7 +75,6 @@ class Van:
         near, m = self._noise.near, self.motion
         gear = (0.0, 190.0, 110.0, 78.0, 60.0)[min(4, 1 + int(m.speed / 4.2))]
         rpm = max(820.0, 60 + gear * m.speed) + near("rpm", 15, 0.5)
-        rpm = near("revs", 0.0) + rpm
         return {
             "rpm": rpm,
             "coolant": 89 + near("c", 0.8, 0.98) + (14 * grown if "coolant" in wrong else 0.0),
@@ -121,6 +122,55 @@ class Fleet:
         return kinds.pop() if len(kinds) == 1 else None
 
 
+def _vans(hours: float, seed: int, each: float) -> list[Van]:
+    """So many vans that each drives `each` hours."""
+    return [Van(1000 * seed + i) for i in range(max(1, round(hours / each)))]
+
+
+def paths(hours: float, seed: int) -> list[Trace]:
+    """Half an hour of each of many vans, a position a second."""
+    found = []
+    for i, van in enumerate(_vans(hours, seed, 0.5)):
+        rows = []
+        for beat in range(18_000):
+            van.move(beat * BEAT)
+            if beat % GPS_EVERY == 0:
+                rows.append(list(van.position().values()))
+        times = EPOCH + GPS_EVERY * BEAT * np.arange(len(rows))
+        found.append(Trace(f"van-{i}", ("lat", "lon", "speed"), times * 1000, np.array(rows)))
+    return found
+
+
+def motions(hours: float, seed: int) -> list[Trace]:
+    """A quarter of an hour of each of some vans, ten readings a second, with what each was doing."""
+    found = []
+    for i, van in enumerate(_vans(hours, seed, 0.25)):
+        rows, labels = [], []
+        for beat in range(9_000):
+            van.move(beat * BEAT)
+            rows.append(list(van.inertia().values()))
+            labels.append(float(DOING.index(van.motion.doing)))
+        times = EPOCH + BEAT * np.arange(len(rows))
+        found.append(
+            Trace(f"van-{i}", ("ax", "ay", "az", "gx", "gy", "gz"), times * 1000, np.array(rows), np.array(labels), DOING)
+        )
+    return found
+
+
+def engines(hours: float, seed: int) -> list[Trace]:
+    """A quarter of an hour of each of some vans, five readings a second, while all is well."""
+    found = []
+    for i, van in enumerate(_vans(hours, seed, 0.25)):
+        rows = []
+        for beat in range(9_000):
+            van.move(beat * BEAT)
+            if beat % ENGINE_EVERY == 0:
+                rows.append(van.engine("", 0.0))
+        times = EPOCH + ENGINE_EVERY * BEAT * np.arange(len(rows))
+        found.append(Trace(f"van-{i}", tuple(rows[0]), times * 1000, np.array([list(r.values()) for r in rows])))
+    return found
+
+
 def _channels(**units: str) -> dict[str, dict[str, str]]:
     return {name: {"unit": unit} for name, unit in units.items()}
 
@@ -142,5 +192,6 @@ SCENE = Scene(
     rate=30,
     pace=BEAT,
     first=18.0,
-    outlooks={"paths": Outlook(velocity, "constant velocity", plane=True)},
+    outlooks={"paths": Outlook(velocity, "constant velocity", plane=True, degrees=True)},
+    material={"paths": paths, "motion": motions, "engines": engines},
 )  # fmt: skip

@@ -122,7 +122,7 @@ class Forecasts:
         inside = (forecast[:, 0] <= truth) & (truth <= forecast[:, -1])
         if self.outlook.plane:
             errors = self.errors.setdefault("distance", Errors())
-            far = float(np.linalg.norm(point - truth)), float(np.linalg.norm(naive - truth))
+            far = self.outlook.distance(point, truth), self.outlook.distance(naive, truth)
             errors.add(*far, bool(inside.all()))
             return
         for c, name in enumerate(names):

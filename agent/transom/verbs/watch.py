@@ -56,6 +56,7 @@ class Watch:
                 unit = next((u for (s, c), u in self.units.items() if s == name and c == target), "")
                 if forecasts.outlook.plane:
                     unit = next((u for (s, _), u in self.units.items() if s == name and u), "")
+                    unit = "m" if forecasts.outlook.degrees else unit
                 yield (
                     f"{name}: {target} in {horizon} off by {shown(e.model / e.count)} {unit}".rstrip()
                     + f" (mean of {e.count}; {forecasts.outlook.naive_name} {shown(e.naive / e.count)}); "
