@@ -116,6 +116,8 @@ def dataset(
     """Recordings to windows, as `load` says. classes: names of the labels 0, 1, …; default: the labels themselves.
     Targets that are given are those of the recordings. step: ms of a grid that their rows fall into first."""
     place = recordings[0].name
+    if targets:
+        recordings = [r if r.targets is not None else aimed(r, targets) for r in recordings]
     if step is not None:
         recordings = [stepped(r, step, aggregate, length) for r in recordings]
     if min_steps is not None and min_steps < length:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from transom.core.model import Channel, Manifest
+from transom.core.model import ANY, Channel, Manifest
 from transom.errors import ModelError
 
 # Flags of `transom train` that a recipe may set, with their types; `data` is the recipe's own table.
@@ -21,6 +21,7 @@ OWN: dict[str, type] = {
     "data": dict,  # see material.py
     "classes": list,  # names of the classes, in the order of the data's own
     "units": dict,  # by channel or target, for people
+    "any": bool,  # the one channel may be any sensor
     "manifest": dict,  # fields that the data does not tell, such as step (ms), stride, learning
 }
 MANIFEST = ("step", "stride", "aggregate", "max_gap", "learning")
@@ -34,7 +35,7 @@ def check(recipe: dict[str, Any], place: str) -> None:
             close = difflib.get_close_matches(key, known, n=1)
             meant = f"did you mean {close[0]!r}? " if close else ""
             raise ModelError(place, f"has an unknown key {key!r}", f"{meant}known: {', '.join(known)}")
-        if not isinstance(value, known[key]) or isinstance(value, bool):
+        if not isinstance(value, known[key]) or isinstance(value, bool) != (known[key] is bool):
             raise ModelError(f"{place}, {key}", f"{value!r} is of the wrong type", "see the shipped recipes")
     for key in ("name", "version", "data", "task", "family"):
         if key not in recipe:
@@ -67,9 +68,10 @@ def named(manifest: Manifest, recipe: dict[str, Any]) -> Manifest:
         raise ModelError(
             f"recipe {recipe['name']!r}, classes", f"names {len(classes)}", f"the data has {len(manifest.classes)}"
         )
+    channels = tuple(Channel(c.name, units.get(c.name, c.unit)) for c in manifest.channels)
     return msgspec.structs.replace(
         manifest, version=recipe["version"], classes=classes, created="",
-        channels=tuple(Channel(c.name, units.get(c.name, c.unit)) for c in manifest.channels),
+        channels=(Channel(ANY),) if recipe.get("any") and len(channels) == 1 else channels,
         targets=tuple(Channel(c.name, units.get(c.name, c.unit)) for c in manifest.targets),
         **recipe.get("manifest", {}),
     )  # fmt: skip

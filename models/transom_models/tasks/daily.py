@@ -48,8 +48,8 @@ class DailyForecaster(nn.Module):
         kernels = torch.exp(-age[None] / self.lengths.exp()[:, None])  # [S, T]
         recent = (z @ kernels.T) / (known @ kernels.T).clamp(min=1e-3)  # [B C, S]
         width = 2 * self.smooth + 1
-        total = torch.avg_pool1d(torch.constant_pad_1d(z[:, None], self.smooth), width, 1)[:, 0]
-        weight = torch.avg_pool1d(torch.constant_pad_1d(known[:, None], self.smooth), width, 1)[:, 0]
+        total = nn.functional.avg_pool1d(z[:, None], width, 1, self.smooth)[:, 0]
+        weight = nn.functional.avg_pool1d(known[:, None], width, 1, self.smooth)[:, 0]
         habit = total / weight.clamp(min=1e-3)  # [B C, T]
         steps = [recent[:, None].expand(-1, self.horizon, -1)]
         for day in range(1, self.past + 1):
