@@ -50,8 +50,8 @@ class City:
 
     def send(self, seconds: float, now: int, fault: Fault | None) -> list[tuple[str, bytes]]:
         """Topics and payloads of this beat. now: ms since 1970, the time that the payloads carry."""
-        # A failure announces itself: it grows over the first half of its time.
-        grown = 0.0 if fault is None else min(1.0, 2.0 * (seconds - fault.begin + 0.5) / (fault.end - fault.begin))
+        # A failure announces itself: it grows over the first third of its time, from where it is seen.
+        grown = 0.0 if fault is None else min(1.0, 0.4 + 2.0 * (seconds - fault.begin + 0.5) / (fault.end - fault.begin))
         sent = []
         for stream in TOPICS:
             for series, values in self.read(stream, now, fault.kind if fault is not None else None, grown).items():
@@ -109,7 +109,7 @@ class City:
         return {
             "rides": float(round(rides)),
             "current": 11.5 + 0.12 * rides + near(f"{lift}c", 0.25, 0.3),
-            "doors": 5.6 + near(f"{lift}d", 0.06, 0.3) + 1.6 * dragging,
+            "doors": 5.6 + near(f"{lift}d", 0.06, 0.3) + 2.2 * dragging,
             "vibration": 1.1 + 0.02 * rides + near(f"{lift}v", 0.05, 0.3) + 0.15 * dragging,
         }
 
@@ -130,7 +130,7 @@ class City:
         near = self._noise.near
         sun = max(0.0, math.sin(math.pi * (hour - 6) / 13)) if 6 < hour < 19 else 0.0
         mixed = 0.7 + 0.6 * sun
-        return 9 * math.exp(near("pm", 0.45, 0.998)), mixed * math.exp(near("mixed", 0.3, 0.995)), sun * (
+        return 9 * math.exp(near("pm", 0.45, 0.998)), mixed * math.exp(near("mixed", 0.2, 0.995)), sun * (
             0.8 + near("cloud", 0.15, 0.99)
         )  # fmt: skip
 
@@ -141,7 +141,7 @@ class City:
         near = self._noise.near
         far, mixed, sun = weather
         traffic = size * rush(hour, weekend)
-        nitrogen = max(1.0, (8 + 34 * traffic) / mixed * math.exp(near(f"{station}n", 0.08, 0.7)))
+        nitrogen = max(1.0, (8 + 34 * traffic) / mixed * math.exp(near(f"{station}n", 0.05, 0.7)))
         dust = far + 5 * traffic / mixed
         return {
             "pm25": max(0.5, dust * math.exp(near(f"{station}p", 0.06, 0.6)) * (1 + 2.2 * fire) + 12 * fire),

@@ -102,10 +102,10 @@ class Fleet:
                 said["gps"] = van.position()
             if self._beat % ENGINE_EVERY == 0:
                 ours = fault is not None and fault.kind.series == name
-                # A failure announces itself: it grows over the first half of its time.
+                # A failure announces itself: it grows over the first third of its time, from where it is seen.
                 grown = 0.0
                 if fault is not None and ours:
-                    grown = min(1.0, 2.0 * (seconds - fault.begin + 0.3) / (fault.end - fault.begin))
+                    grown = min(1.0, 0.4 + 2.0 * (seconds - fault.begin + 0.3) / (fault.end - fault.begin))
                 said["engine"] = van.engine(fault.kind.name if fault is not None and ours else "", grown)
             for topic, values in said.items():
                 places = 7 if topic == "gps" else 3

@@ -4,8 +4,6 @@ All is seen from the vehicle: metres from its last position, along and across th
 place and no direction, and one that was trained in one town is right in another.
 """
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,30 +32,35 @@ class PathForecaster(nn.Module):
     def __init__(self, family: str, hidden: int, mean: Tensor, scale: Tensor, horizon: int, degrees: bool) -> None:
         """mean, scale: [C] of the inputs, those of the two positions unused. degrees: of latitude and longitude."""
         super().__init__()
-        self.horizon, self.degrees, self.others = horizon, degrees, len(mean) - 2
+        self.horizon, self.degrees, self.others, self.pace = horizon, degrees, len(mean) - 2, PACE
+        self.north, self.east, self.far, self.reach = LATITUDE, LONGITUDE, FAR, REACH  # TorchScript knows no globals
         self.scaling = Scaling(mean[2:], scale[2:])
         self.body = FAMILIES[family](2 * (4 + self.others), hidden)
         self.head = nn.Linear(hidden, horizon * 4)
         self.register_buffer("quantiles", torch.tensor([-1.3, -0.6, 0.0, 0.6, 1.3]).repeat(horizon, 2, 1))
 
+    def place(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, T, C] -> positions [B, T, 2], 0 where missing; what is known [B, T, 1]; the last known [B, 2]."""
+        known = (torch.isfinite(window[:, :, 0]) & torch.isfinite(window[:, :, 1])).unsqueeze(2)
+        position = torch.where(known, window[:, :, :2], torch.zeros_like(window[:, :, :2]))
+        there = known.to(window.dtype)
+        return position, there, last_known(position, there.expand(-1, -1, 2))
+
     def seen(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """[B, T, C] -> features [B, T, 2 F]; velocity [B, 2] in the vehicle's frame, metres a step; its direction
         [B, 2]; metres of a unit of the two positions [B, 2]. Constant velocity is taken over PACE steps."""
-        known = torch.isfinite(window[:, :, 0]) & torch.isfinite(window[:, :, 1])
-        there = known.to(window.dtype).unsqueeze(2)
-        position = torch.where(known.unsqueeze(2), window[:, :, :2], torch.zeros_like(window[:, :, :2]))
-        origin = last_known(position, there.expand(-1, -1, 2))  # [B, 2]
+        position, there, origin = self.place(window)
         metres = torch.ones_like(origin)
         if self.degrees:
-            east = LONGITUDE * torch.cos(origin[:, 0] * (math.pi / 180.0))
-            metres = torch.stack([torch.full_like(east, LATITUDE), east.clamp(min=1.0)], 1)
+            east = self.east * torch.cos(torch.deg2rad(origin[:, 0]))
+            metres = torch.stack([torch.full_like(east, self.north), east.clamp(min=1.0)], 1)
         away = ((position - origin[:, None]) * metres[:, None] * there).clamp(-1e5, 1e5)  # [B, T, 2] metres
-        far = away.norm(dim=2)
+        far = (away**2).sum(2).sqrt()
         steps = torch.arange(1.0, window.shape[1] + 1, device=window.device)
-        newest = ((far > FAR).to(window.dtype) * steps).amax(1).long()  # 0: never so far off
+        newest = ((far > self.far).to(window.dtype) * steps).amax(1).long()  # 0: never so far off
         padded = torch.cat([torch.zeros_like(away[:, :1]), away], 1)
         back = padded[torch.arange(len(window), device=window.device), newest]  # [B, 2]
-        size = back.norm(dim=1, keepdim=True)
+        size = (back**2).sum(1, keepdim=True).sqrt()
         north = torch.zeros_like(back)
         north[:, 0] = 1.0
         way = torch.where(size > 0.0, -back / size.clamp(min=1e-6), north)  # [B, 2]
@@ -65,10 +68,10 @@ class PathForecaster(nn.Module):
         moved = torch.cat([torch.zeros_like(own[:, :1]), own[:, 1:] - own[:, :-1]], 1)
         both = there * torch.cat([torch.zeros_like(there[:, :1]), there[:, :-1]], 1)
         moved = moved * both
-        count = both[:, -PACE:].sum(1)
-        velocity = moved[:, -PACE:].sum(1) / count.clamp(min=1.0)  # [B, 2]
+        count = both[:, -self.pace :].sum(1)
+        velocity = moved[:, -self.pace :].sum(1) / count.clamp(min=1.0)  # [B, 2]
         z, sure = self.scaling(window[:, :, 2:])
-        values = torch.cat([own / REACH, moved / REACH * 5.0, z.clamp(-30.0, 30.0)], 2)
+        values = torch.cat([own / self.reach, 5.0 * moved / self.reach, z.clamp(-30.0, 30.0)], 2)
         flags = torch.cat([there, there, both, both, sure], 2)
         return torch.cat([values.clamp(-30.0, 30.0), flags], 2), velocity, way, metres
 
@@ -84,9 +87,7 @@ class PathForecaster(nn.Module):
 
     def forward(self, window: Tensor) -> dict[str, Tensor]:
         point, size, way, metres = self.scaled(window)
-        position = torch.where(torch.isfinite(window[:, :, :2]), window[:, :, :2], torch.zeros_like(window[:, :, :2]))
-        known = torch.isfinite(window[:, :, 0]) & torch.isfinite(window[:, :, 1])
-        origin = last_known(position, known.to(window.dtype).unsqueeze(2).expand(-1, -1, 2))
+        _, _, origin = self.place(window)
         middle = turned_back(point, way)
         spread = axes(size, way)
         away = middle.unsqueeze(-1) + spread.unsqueeze(-1) * self.quantiles  # [B, H, 2, Q] metres
@@ -96,10 +97,8 @@ class PathForecaster(nn.Module):
         """window, and target [B, H, 2] raw, NaN where missing -> metres from the last position, in the channels' own
         directions, and what is known, both [B, H, 2]."""
         _, _, _, metres = self.seen(window)
-        known = torch.isfinite(window[:, :, 0]) & torch.isfinite(window[:, :, 1])
-        position = torch.where(known.unsqueeze(2), window[:, :, :2], torch.zeros_like(window[:, :, :2]))
-        origin = last_known(position, known.to(window.dtype).unsqueeze(2).expand(-1, -1, 2))
-        there = torch.isfinite(target).all(2, keepdim=True) & known.any(1)[:, None, None]
+        _, known, origin = self.place(window)
+        there = torch.isfinite(target).all(2, keepdim=True) & (known.amax(1, keepdim=True) > 0)
         away = (target - origin[:, None]) * metres[:, None]
         return torch.where(there, away, torch.zeros_like(away)), there.to(away.dtype).expand(-1, -1, 2)
 
