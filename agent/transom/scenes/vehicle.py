@@ -184,7 +184,7 @@ SCENE = Scene(
                   "channels": _channels(lat="°", lon="°", speed="km/h")},
         "motion": {"topic": "fleet/{van}/imu", "model": "vehicle-motion",
                    "channels": _channels(ax="m/s²", ay="m/s²", az="m/s²", gx="°/s", gy="°/s", gz="°/s")},
-        "engines": {"topic": "fleet/{van}/engine", "model": "vehicle-health", "false_alarms": "1/month",
+        "engines": {"topic": "fleet/{van}/engine", "model": "vehicle-health", "threshold": 4.0,
                     "channels": _channels(rpm="1/min", coolant="°C", oil="bar", battery="V", vibration="mm/s")},
     },
     start=Fleet,
