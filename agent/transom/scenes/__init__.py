@@ -8,7 +8,7 @@ from typing import cast
 
 from transom.scenes.scene import Fault, Kind, Outlook, Scene, Simulation, Trace
 
-NAMES = {"plant": "transom.scenes.plant"}
+NAMES = {"plant": "transom.scenes.plant", "home": "transom.scenes.home"}
 
 
 def scene(name: str) -> Scene:

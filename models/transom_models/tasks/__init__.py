@@ -9,6 +9,7 @@ from transom_models.tasks.classify import Classifier
 from transom_models.tasks.common import QUANTILES
 from transom_models.tasks.forecast import Forecaster, PeriodicForecaster
 from transom_models.tasks.level import LevelDetector
+from transom_models.tasks.switch import SwitchDetector
 
 __all__ = [
     "QUANTILES",
@@ -18,4 +19,5 @@ __all__ = [
     "PeriodicForecaster",
     "ReconstructionDetector",
     "ResidualDetector",
+    "SwitchDetector",
 ]
