@@ -17,5 +17,6 @@ from transom_models.families.scales import Scales
 from transom_models.families.tcn import Tcn
 
 FAMILIES: dict[str, type[nn.Module]] = {
-    "lstm": Lstm, "gru": Gru, "rnn": Rnn, "cnn": Cnn, "tcn": Tcn, "fcn": Fcn, "scales": Scales, "rocket": Rocket, "bins": Bins,
+    "lstm": Lstm, "gru": Gru, "rnn": Rnn, "cnn": Cnn, "tcn": Tcn, "fcn": Fcn, "scales": Scales, "rocket": Rocket,
+    "bins": Bins,
 }  # fmt: skip

@@ -1,6 +1,8 @@
-"""BINS: a CNN that keeps the place in the window: one convolution, means over bins of time, and a layer over all bins.
+"""BINS: a CNN that keeps the place in the window: one convolution, means over bins of time, and a layer over them.
 
-For windows that always span the same time, such as two days, in which the place says the hour. [B, T, F] in, [B, D] out.
+For windows that always span the same time, such as two days, in which the place says the hour.
+
+[B, T, F] in, [B, D] out.
 """
 
 import torch

@@ -4,6 +4,7 @@ Shapes as one sees them at a smart plug: heating elements that a thermostat swit
 """
 
 from collections.abc import Callable
+from typing import SupportsInt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def _coffee(r: np.random.Generator) -> Watts:
 
 
 def _washer(r: np.random.Generator) -> Watts:
-    def drum(steps: int, watts: float) -> Watts:  # turns and rests
+    def drum(steps: SupportsInt, watts: float) -> Watts:  # turns and rests
         return watts * (r.random(int(steps)) < 0.7) + 8
 
     heat = _flat(r, r.uniform(1900, 2200), r.integers(60, 110), 0.01)
@@ -57,18 +58,18 @@ def _washer(r: np.random.Generator) -> Watts:
 def _television(r: np.random.Generator) -> Watts:
     level = r.uniform(60, 130)
     picture = np.cumsum(r.normal(0, 0.02, RUN)) * 0.6
-    return level * (1 + 0.12 * np.tanh(picture) + 0.03 * r.standard_normal(RUN))
+    return np.asarray(level * (1 + 0.12 * np.tanh(picture) + 0.03 * r.standard_normal(RUN)))
 
 
 def _laptop(r: np.random.Generator) -> Watts:
     level, full = r.uniform(35, 65), r.integers(90, 260)
     charge = np.where(np.arange(RUN) < full, level, 12 + (level - 12) * np.exp(-(np.arange(RUN) - full) / 60))
     load = np.abs(np.convolve(r.standard_normal(RUN + 5), np.ones(6) / 6, "valid")) * 14
-    return charge + load
+    return np.asarray(charge + load)
 
 
-def _flat(r: np.random.Generator, level: float, steps: int, noise: float) -> Watts:
-    return level * (1 + noise * r.standard_normal(int(steps)))
+def _flat(r: np.random.Generator, level: float, steps: SupportsInt, noise: float) -> Watts:
+    return np.asarray(level * (1 + noise * r.standard_normal(int(steps))))
 
 
 KINDS: dict[str, Callable[[np.random.Generator], Watts]] = {

@@ -77,8 +77,9 @@ def socket(steps: int, random: np.random.Generator) -> tuple[NDArray[np.float64]
     last = -1
     while len(watts) < steps:
         kind = int(random.choice([k for k in range(len(names)) if k != last]))
-        last, parts = kind, []
-        while sum(map(len, parts)) < SESSION:
+        last = kind
+        parts: list[NDArray[np.float64]] = []
+        while sum(len(p) for p in parts) < SESSION:
             parts.append(appliances.run(names[kind], random))
             parts.append(np.full(int(random.integers(6, 60)), 0.0))
         session = np.concatenate(parts)[:SESSION]

@@ -1,6 +1,6 @@
 """The people of a simulated home: when they are in which room, and what they open. Days in, minutes out.
 
-Habits that differ from home to home (when they rise, leave, come back, go to bed) with a daily spread; weekends at home.
+Habits that differ from home to home (when they rise, leave, come back, go to bed), with a daily spread.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Habits:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """Minutes [n] since a midnight. living, bedroom: people in the room; cooking: 0 to 1; door, window: 1 while open."""
+    """Minutes [n] from a midnight. living, bedroom: people in there; cooking: 0 to 1; door, window: 1 while open."""
 
     living: Minutes
     bedroom: Minutes
