@@ -107,10 +107,10 @@ def load(
 
 def dataset(
     recordings: Sequence[Recording], task: str, length: int, horizon: int, targets: Sequence[str] = (),
-    min_steps: int | None = None, apart: int | None = None, classes: tuple[str, ...] = (),
+    min_steps: int | None = None, apart: int | None = None, classes: tuple[str, ...] = (), every: int = 1,
 ) -> Dataset:  # fmt: skip
     """Recordings to windows, as `load` says. classes: names of the labels 0, 1, …; default: the labels themselves.
-    Targets that are given are those of the recordings."""
+    Targets that are given are those of the recordings. every: only each so many-th window is taken."""
     place = recordings[0].name
     if min_steps is not None and min_steps < length:
         recordings = [padded(r, length - min_steps) for r in recordings]
@@ -132,6 +132,7 @@ def dataset(
             found, target = examples(recording, length, horizon, lead)
         else:
             found, target = _now(recording, length, labels)
+        found, target = found[::every], target[::every]
         if whole:
             part = int(np.searchsorted(np.cumsum(PARTS)[:2], i * GOLDEN % 1, side="right"))
             parts[part].append(found)
@@ -142,7 +143,7 @@ def dataset(
             parts[k].append(found[begin:edge])
             wanted[k].append(target[begin:edge])
             gap = 0 if task == "classify" else length + horizon if apart is None else apart
-            begin = min(edge + gap, len(found))
+            begin = min(edge + -(-gap // every), len(found))
     if not all(parts) or min(sum(map(len, p)) for p in parts) < 8:
         rows = sum(len(r.times) for r in recordings)
         raise RecordingError(

@@ -51,7 +51,8 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         recordings, classes = material.simulated(prescribed["data"], f"recipe {args.recipe!r}")
         recordings = [r.only(args.channels) for r in recordings] if args.channels else recordings
         found = data.dataset(
-            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes
+            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes,
+            int(prescribed["data"].get("every", 1)),
         )  # fmt: skip
     else:
         if prescribed is not None:

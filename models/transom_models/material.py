@@ -1,7 +1,7 @@
 """What a recipe is made of: recordings of a simulated scene, or files of a folder that the user has. A recipe's table
 `data` comes in, recordings or paths go out.
 
-    data = { scene = "home", stream = "air", hours = 2000, seed = 1 }              simulated, the same for everyone
+    data = { scene = "home", stream = "air", hours = 200, seed = 1 }               simulated, the same for everyone
     data = { folder = "acsf1", files = ["*.ts.gz"], source = "timeseriesclassification.com" }    real, never shipped
 """
 
@@ -19,7 +19,7 @@ from transom_models.recordings import Recording
 def simulated(data: dict[str, Any], place: str) -> tuple[list[Recording], tuple[str, ...]]:
     """The recordings of a stream of a scene, and the names of its classes where it has any. Raises ModelError.
 
-    data: scene, stream, hours (of the sensors' time, of each series), seed.
+    data: scene, stream, hours (of the sensors' time, of each series), seed; every: of windows, only each so many-th.
     """
     name, stream = str(data["scene"]), str(data.get("stream", ""))
     if name not in scenes.NAMES:

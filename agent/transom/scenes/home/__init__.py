@@ -22,7 +22,7 @@ PER_BEAT = PACE // appliances.PERIOD
 WINDOW, DOOR, AJAR, WEAK = (
     Kind("window of the bathroom left open", "contacts", "bathroom"),
     Kind("front door opened at three in the morning", "contacts", "front-door"),
-    Kind("freezer's door stands ajar", "freezer", "cellar", "anomaly"),
+    Kind("freezer's door stands ajar", "freezer", "cellar", "anomaly", lasts=2.0, after=2.0),
     Kind("freezer's compressor runs and does not cool", "freezer", "cellar", "anomaly"),
 )
 

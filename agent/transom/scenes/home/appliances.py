@@ -48,11 +48,12 @@ def _washer(r: np.random.Generator) -> Watts:
         return watts * (r.random(int(steps)) < 0.7) + 8
 
     heat = _flat(r, r.uniform(1900, 2200), r.integers(60, 110), 0.01)
-    return np.concatenate([
+    parts: list[Watts] = [
         drum(r.integers(12, 24), r.uniform(100, 180)), heat + drum(len(heat), 120.0),
         drum(r.integers(90, 130), r.uniform(100, 200)),
-        np.linspace(150, r.uniform(350, 500), r.integers(30, 48)) * (1 + 0.05 * r.standard_normal()),
-    ])  # fmt: skip
+        np.asarray(np.linspace(150, r.uniform(350, 500), r.integers(30, 48)) * float(1 + 0.05 * r.standard_normal())),
+    ]  # fmt: skip
+    return np.concatenate(parts)
 
 
 def _television(r: np.random.Generator) -> Watts:

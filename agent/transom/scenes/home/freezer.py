@@ -33,7 +33,7 @@ class Freezer:
         gap; weak, a compressor that runs and hardly cools; dead, one that does not start."""
         r = self.random
         self.opened = 0.7 * self.opened + (0.5 if r.random() < used else 0.0)
-        warmth = self.leak * (8.0 if wrong == "ajar" else 1.0) * (21.0 - self.temperature)
+        warmth = self.leak * (5.0 if wrong == "ajar" else 1.0) * (21.0 - self.temperature)
         cold = self.pull * {"weak": 0.15, "dead": 0.0}.get(wrong, 1.0) if self.on else 0.0
         self.temperature += warmth - cold + 0.1 * self.opened + r.normal(0, 0.01)
         if self.on and self.temperature < self.goal - 1.0:
@@ -42,7 +42,7 @@ class Freezer:
             self.on, self.since = True, 0
         self.since += 1
         power = self.rated * (1 + 0.25 * np.exp(-self.since / 3)) if self.on and wrong != "dead" else 0.6
-        return max(0.0, power + r.normal(0, 0.4)), self.temperature + r.normal(0, 0.05)
+        return max(0.0, float(power + r.normal(0, 0.4))), float(self.temperature + r.normal(0, 0.05))
 
 
 def well(random: np.random.Generator, used: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from transom.scenes.home import air, appliances, freezer
 from transom.scenes.home.people import Life, habits, life
 from transom.scenes.scene import Trace
 
-HOMES = 16
+HOMES = 72
 MINUTE = 60_000_000  # µs
 MONDAY = 1_767_571_200_000_000  # µs since 1970, 2026-01-05, a Monday
 CONTACT = 10  # minutes of a step
@@ -24,7 +24,7 @@ def lives(hours: float, seed: int) -> Iterator[tuple[int, np.random.Generator, L
     """The homes, one after the other, for so many whole days."""
     for home in range(HOMES):
         random = np.random.default_rng([seed, home])
-        yield home, random, life(habits(random), max(1, round(hours / 24)), random)
+        yield home, random, life(habits(random), max(1, round(hours / 24)), random, home)
 
 
 def contacts(hours: float, seed: int) -> Sequence[Trace]:

@@ -43,8 +43,8 @@ def habits(random: np.random.Generator) -> Habits:
     )  # fmt: skip
 
 
-def life(who: Habits, days: int, random: np.random.Generator) -> Life:
-    """So many days; the sixth and seventh of each week are spent at home."""
+def life(who: Habits, days: int, random: np.random.Generator, first: int = 0) -> Life:
+    """So many days, from the `first` of the week on; the sixth and seventh of each week are spent at home."""
     n = days * DAY
     living, bedroom, cooking, door, window = (np.zeros(n) for _ in range(5))
     for day in range(days):
@@ -53,7 +53,7 @@ def life(who: Habits, days: int, random: np.random.Generator) -> Life:
         def near(minute: float, begin: int = begin) -> int:
             return int(np.clip(begin + minute + random.normal(0, who.spread), 0, n - 1))
 
-        weekend = day % 7 >= 5
+        weekend = (day + first) % 7 >= 5
         rise, bed = near(who.rises + 75 * weekend), near(who.retires)
         bedroom[begin:rise] = who.people
         bedroom[bed : begin + DAY] = who.people
