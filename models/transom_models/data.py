@@ -108,9 +108,11 @@ def load(
 def dataset(
     recordings: Sequence[Recording], task: str, length: int, horizon: int, targets: Sequence[str] = (),
     min_steps: int | None = None, apart: int | None = None, classes: tuple[str, ...] = (), every: int = 1,
+    whole: bool = False,
 ) -> Dataset:  # fmt: skip
     """Recordings to windows, as `load` says. classes: names of the labels 0, 1, …; default: the labels themselves.
-    Targets that are given are those of the recordings. every: only each so many-th window is taken."""
+    Targets that are given are those of the recordings. every: only each so many-th window is taken; whole: each
+    recording goes into one part."""
     place = recordings[0].name
     if min_steps is not None and min_steps < length:
         recordings = [padded(r, length - min_steps) for r in recordings]
@@ -123,7 +125,7 @@ def dataset(
                 f"the first file has {', '.join(names)}",
             )
     lead = 0 if targets and not set(targets) & set(names) else 1
-    whole = REMAINING in targets and REMAINING not in names
+    whole |= REMAINING in targets and REMAINING not in names
     parts: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
     wanted: tuple[list[NDArray[np.generic]], ...] = ([], [], [])
     labels = _classes(recordings, place) if task == "classify" else ()

@@ -25,6 +25,7 @@ from transom_models.tasks import (
 from transom_models.tasks.level import parts
 from transom_models.training import validation_loss
 
+WHOLE = 20  # simulated series, from which on those held out are strangers, not later parts of the known ones
 HELD_GAP = 10  # steps that a trained model's last value is held
 LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
 PAYS = 0.8  # share of the untrained loss that a level detector's network has to come below, or it stays silent
@@ -52,7 +53,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         recordings = [r.only(args.channels) for r in recordings] if args.channels else recordings
         found = data.dataset(
             recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes,
-            int(prescribed["data"].get("every", 1)),
+            int(prescribed["data"].get("every", 1)), whole=len(recordings) >= WHOLE,
         )  # fmt: skip
     else:
         if prescribed is not None:

@@ -16,7 +16,7 @@ from transom.scenes.scene import Fault, Kind, Scene
 PACE = 300_000  # ms at home from beat to beat
 HOUR = 9.0  # of the day at which the demo begins
 PAST = 49  # hours of the contacts that the agent hears at once: what a gateway has kept
-DAYS = 28  # after which the same days come again
+DAYS = 14  # after which the same days come again
 BEATS = 2  # that the door stays open when it is opened at night
 PER_BEAT = PACE // appliances.PERIOD
 WINDOW, DOOR, AJAR, WEAK = (

@@ -45,7 +45,7 @@ def _coffee(r: np.random.Generator) -> Watts:
 
 def _washer(r: np.random.Generator) -> Watts:
     def drum(steps: SupportsInt, watts: float) -> Watts:  # turns and rests
-        return watts * (r.random(int(steps)) < 0.7) + 8
+        return np.asarray(watts * (r.random(int(steps)) < 0.7) + 8, np.float64)
 
     heat = _flat(r, r.uniform(1900, 2200), r.integers(60, 110), 0.01)
     parts: list[Watts] = [
@@ -53,7 +53,7 @@ def _washer(r: np.random.Generator) -> Watts:
         drum(r.integers(90, 130), r.uniform(100, 200)),
         np.asarray(np.linspace(150, r.uniform(350, 500), r.integers(30, 48)) * float(1 + 0.05 * r.standard_normal())),
     ]  # fmt: skip
-    return np.concatenate(parts)
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _television(r: np.random.Generator) -> Watts:
