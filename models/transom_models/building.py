@@ -76,5 +76,5 @@ def learn(module: nn.Module, found: data.Dataset, epochs: int, seed: int) -> Tra
     # Of a few cases an epoch must still be some steps.
     batch = max(8, min(64, len(found.train[0]) // 8)) if isinstance(module, Classifier) else 64
     plan = Plan(epochs=epochs, batch=batch, seed=seed, rate=getattr(module, "rate", RATE))
-    augment = vary if isinstance(module, Classifier) else begun if isinstance(module, SwitchDetector) else None
+    augment = vary if isinstance(module, Classifier) else late_start if isinstance(module, SwitchDetector) else None
     return train(module, found.train, found.validation, plan, augment)

@@ -168,7 +168,11 @@ def load_cases(paths: Sequence[Path], task: str, channels: Sequence[str] = ()) -
     values, labels = read_all[0][0], [label for _, found in read_all for label in found]
     if any(v.shape[1:] != values.shape[1:] for v, _ in read_all):
         raise RecordingError(str(paths[0]), "has cases of another shape than the others", "train on one kind of case")
-    values = np.concatenate([v for v, _ in read_all])
+    return deal(np.concatenate([v for v, _ in read_all]), labels, channels, paths)
+
+
+def deal(values: NDArray[np.float32], labels: Sequence[str], channels: Sequence[str], paths: Sequence[Path]) -> Dataset:
+    """Cases [N, T, C] and the class of each, dealt into the three parts class by class. channels: names, in order."""
     names = tuple(channels) or tuple(f"channel{i + 1}" for i in range(values.shape[2]))
     if len(names) != values.shape[2]:
         raise RecordingError(str(paths[0]), f"has {values.shape[2]} channels", f"--channels names {len(names)}")

@@ -58,18 +58,21 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     else:
         if prescribed is not None:
             args.data = material.files(prescribed["data"], args.data or [], f"recipe {args.recipe!r}")
-        found = data.load(
-            args.data,
-            args.task,
-            args.length,
-            horizon,
-            args.channels,
-            args.label,
-            args.target,
-            args.cap,
-            args.min_steps,
-            apart,
-        )
+        if prescribed is not None and "mains" in prescribed["data"]:
+            found = data.deal(*material.metered(prescribed["data"], args.data), args.channels, args.data)
+        else:
+            found = data.load(
+                args.data,
+                args.task,
+                args.length,
+                horizon,
+                args.channels,
+                args.label,
+                args.target,
+                args.cap,
+                args.min_steps,
+                apart,
+            )
     length = found.train[0].shape[1]
     seed = args.seed or 0
     torch.manual_seed(seed)

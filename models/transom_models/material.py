@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom import scenes
 from transom.errors import ModelError
+from transom_models import cases, meters
 from transom_models.recordings import Recording
 
 
@@ -56,6 +58,13 @@ def files(data: dict[str, Any], given: Sequence[Path], place: str) -> list[Path]
         if found:
             return found
     raise ModelError(f"--data {given[0]}", f"holds no {' or '.join(patterns)} of {folder}", remedy)
+
+
+def metered(data: dict[str, Any], paths: Sequence[Path]) -> tuple[NDArray[np.float32], list[str]]:
+    """Cases of appliances in watts, float32 [N, T, 1], and their classes. data: mains, in V (see meters.py)."""
+    read = [cases.read_cases(p) for p in paths]
+    values = [meters.watts(found, float(data["mains"]), str(p)) for (found, _), p in zip(read, paths, strict=True)]
+    return np.concatenate(values), [label for _, labels in read for label in labels]
 
 
 def told(data: dict[str, Any], paths: Sequence[Path]) -> str:

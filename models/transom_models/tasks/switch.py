@@ -58,7 +58,7 @@ class SwitchDetector(nn.Module):
         return (each * there).sum() / there.sum().clamp(min=1.0)
 
 
-def begun(batch: Tensor, random: torch.Generator) -> Tensor:
+def late_start(batch: Tensor, random: torch.Generator) -> Tensor:
     """Augmentation: one batch in four lacks its beginning, as a series that has only begun does."""
     if int(torch.randint(0, 4, (1,), generator=random)):
         return batch
