@@ -20,6 +20,7 @@ from transom_models.tasks import (
     SwitchDetector,
 )
 from transom_models.tasks.classify import vary
+from transom_models.tasks.switch import late_start
 from transom_models.training import Plan, Trained, train
 
 RATE = 2e-3  # of learning, where a module has none of its own
