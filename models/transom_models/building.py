@@ -20,8 +20,10 @@ from transom_models.tasks import (
     PeriodicForecaster,
     ReconstructionDetector,
     ResidualDetector,
+    SwitchDetector,
 )
 from transom_models.tasks.classify import vary
+from transom_models.tasks.switch import late_start
 from transom_models.training import Plan, Trained, train
 
 RATE = 2e-3  # of learning, where a module has none of its own
@@ -49,6 +51,8 @@ def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
         return Classifier(args.family, args.hidden, mean, scale, len(found.classes), period)
     if args.method == "reconstruction":
         return ReconstructionDetector(args.family, args.hidden, mean, scale, args.length)
+    if args.method == "switch":
+        return SwitchDetector(args.family, args.hidden, mean, scale)
     if args.method == "residual":
         return ResidualDetector(args.family, args.hidden, mean, scale)
     return LevelDetector(args.family, args.hidden, mean, scale, args.length)
@@ -90,4 +94,5 @@ def learn(module: nn.Module, found: data.Dataset, epochs: int, seed: int) -> Tra
     # Of a few cases an epoch must still be some steps.
     batch = max(8, min(64, len(found.train[0]) // 8)) if isinstance(module, Classifier) else 64
     plan = Plan(epochs=epochs, batch=batch, seed=seed, rate=getattr(module, "rate", RATE))
-    return train(module, found.train, found.validation, plan, vary if isinstance(module, Classifier) else None)
+    augment = vary if isinstance(module, Classifier) else late_start if isinstance(module, SwitchDetector) else None
+    return train(module, found.train, found.validation, plan, augment)

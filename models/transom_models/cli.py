@@ -25,7 +25,7 @@ transom train --recipe universal --output universal.pt
 transom train --recipe home-appliance --data recordings/ --output appliance.pt"""
 
 # The families, as transom_models.families has them.
-SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket")
+SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket", "bins")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=("level", "residual", "reconstruction", "path"),
+        choices=("level", "residual", "reconstruction", "switch", "path"),
         default="level",
-        help="of anomaly: levels, liveliness and relations of the channels; the next step's error; or the window's "
-        "reconstruction (default: level); path, of forecast: where a vehicle will be, seen from the vehicle",
+        help="of anomaly: levels, liveliness and relations of the channels; the next step's error; the window's "
+        "reconstruction; or, for contacts, when and how long they are open (default: level); path, of forecast: where a "
+        "vehicle will be, seen from the vehicle",
     )
     parser.add_argument(
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"

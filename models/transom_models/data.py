@@ -105,16 +105,17 @@ def load(
             recordings += [aimed(r, targets, cap) if targets else r for r in read_runs(path)]
         else:
             recordings.append(read(path, channels, label if task == "classify" else None, targets, cap))
-    return dataset(recordings, task, length, horizon, targets, min_steps, apart, (), step, aggregate)
+    return dataset(recordings, task, length, horizon, targets, min_steps, apart, step=step, aggregate=aggregate)
 
 
 def dataset(
     recordings: Sequence[Recording], task: str, length: int, horizon: int, targets: Sequence[str] = (),
-    min_steps: int | None = None, apart: int | None = None, classes: tuple[str, ...] = (),
-    step: int | None = None, aggregate: Aggregate = "mean",
+    min_steps: int | None = None, apart: int | None = None, classes: tuple[str, ...] = (), every: int = 1,
+    whole: bool = False, step: int | None = None, aggregate: Aggregate = "mean",
 ) -> Dataset:  # fmt: skip
     """Recordings to windows, as `load` says. classes: names of the labels 0, 1, …; default: the labels themselves.
-    Targets that are given are those of the recordings. step: ms of a grid that their rows fall into first."""
+    Targets that are given are those of the recordings. every: only each so many-th window is taken; whole: each
+    recording goes into one part; step: ms of a grid that their rows fall into first."""
     place = recordings[0].name
     if targets:
         recordings = [r if r.targets is not None else aimed(r, targets) for r in recordings]
@@ -131,7 +132,7 @@ def dataset(
                 f"the first file has {', '.join(names)}",
             )
     lead = 0 if targets and not set(targets) & set(names) else 1
-    whole = REMAINING in targets and REMAINING not in names
+    whole |= REMAINING in targets and REMAINING not in names
     parts: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
     wanted: tuple[list[NDArray[np.generic]], ...] = ([], [], [])
     labels = _classes(recordings, place) if task == "classify" else ()
@@ -140,6 +141,7 @@ def dataset(
             found, target = examples(recording, length, horizon, lead)
         else:
             found, target = _now(recording, length, labels)
+        found, target = found[::every], target[::every]
         if whole:
             part = int(np.searchsorted(np.cumsum(PARTS)[:2], i * GOLDEN % 1, side="right"))
             parts[part].append(found)
@@ -150,7 +152,7 @@ def dataset(
             parts[k].append(found[begin:edge])
             wanted[k].append(target[begin:edge])
             gap = 0 if task == "classify" else length + horizon if apart is None else apart
-            begin = min(edge + gap, len(found))
+            begin = min(edge + -(-gap // every), len(found))
     if not all(parts) or min(sum(map(len, p)) for p in parts) < 8:
         rows = sum(len(r.times) for r in recordings)
         raise RecordingError(
@@ -173,7 +175,11 @@ def load_cases(paths: Sequence[Path], task: str, channels: Sequence[str] = ()) -
     values, labels = read_all[0][0], [label for _, found in read_all for label in found]
     if any(v.shape[1:] != values.shape[1:] for v, _ in read_all):
         raise RecordingError(str(paths[0]), "has cases of another shape than the others", "train on one kind of case")
-    values = np.concatenate([v for v, _ in read_all])
+    return deal(np.concatenate([v for v, _ in read_all]), labels, channels, paths)
+
+
+def deal(values: NDArray[np.float32], labels: Sequence[str], channels: Sequence[str], paths: Sequence[Path]) -> Dataset:
+    """Cases [N, T, C] and the class of each, dealt into the three parts class by class. channels: names, in order."""
     names = tuple(channels) or tuple(f"channel{i + 1}" for i in range(values.shape[2]))
     if len(names) != values.shape[2]:
         raise RecordingError(str(paths[0]), f"has {values.shape[2]} channels", f"--channels names {len(names)}")

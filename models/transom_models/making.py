@@ -28,6 +28,7 @@ from transom_models.tasks.level import parts
 from transom_models.training import validation_loss
 
 FORECASTERS = (Forecaster, PeriodicForecaster, DailyForecaster, PathForecaster)
+WHOLE = 20  # simulated series, from which on those held out are strangers, not later parts of the known ones
 HELD_GAP = 10  # steps that a trained model's last value is held
 LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
 PAYS = 0.8  # share of the untrained loss that a level detector's network has to come below, or it stays silent
@@ -55,26 +56,29 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         recordings, classes = material.simulated(prescribed["data"], f"recipe {args.recipe!r}")
         recordings = [r.only(args.channels) for r in recordings] if args.channels else recordings
         found = data.dataset(
-            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes, step,
-            args.aggregate,
+            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes,
+            int(prescribed["data"].get("every", 1)), len(recordings) >= WHOLE, step, args.aggregate,
         )  # fmt: skip
     else:
         if prescribed is not None:
             args.data = material.files(prescribed["data"], args.data or [], f"recipe {args.recipe!r}")
-        found = data.load(
-            args.data,
-            args.task,
-            args.length,
-            horizon,
-            args.channels,
-            args.label,
-            args.target,
-            args.cap,
-            args.min_steps,
-            apart,
-            step,
-            args.aggregate,
-        )
+        if prescribed is not None and "mains" in prescribed["data"]:
+            found = data.deal(*material.metered(prescribed["data"], args.data), args.channels, args.data)
+        else:
+            found = data.load(
+                args.data,
+                args.task,
+                args.length,
+                horizon,
+                args.channels,
+                args.label,
+                args.target,
+                args.cap,
+                args.min_steps,
+                apart,
+                step,
+                args.aggregate,
+            )
     length = found.train[0].shape[1]
     seed = args.seed or 0
     torch.manual_seed(seed)

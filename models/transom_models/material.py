@@ -1,7 +1,7 @@
 """What a recipe is made of: recordings of a simulated scene, or files of a folder that the user has. A recipe's table
 `data` comes in, recordings or paths go out.
 
-    data = { scene = "home", stream = "air", hours = 2000, seed = 1 }              simulated, the same for everyone
+    data = { scene = "home", stream = "air", hours = 200, seed = 1 }               simulated, the same for everyone
     data = { folder = "acsf1", files = ["*.ts.gz"], source = "timeseriesclassification.com" }    real, never shipped
 """
 
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom import scenes
 from transom.errors import ModelError
+from transom_models import cases, meters
 from transom_models.recordings import Recording
 
 
 def simulated(data: dict[str, Any], place: str) -> tuple[list[Recording], tuple[str, ...]]:
     """The recordings of a stream of a scene, and the names of its classes where it has any. Raises ModelError.
 
-    data: scene, stream, hours (of the sensors' time, of each series), seed.
+    data: scene, stream, hours (of the sensors' time, of each series), seed; every: of windows, only each so many-th.
     """
     name, stream = str(data["scene"]), str(data.get("stream", ""))
     if name not in scenes.NAMES:
@@ -56,6 +58,13 @@ def files(data: dict[str, Any], given: Sequence[Path], place: str) -> list[Path]
         if found:
             return found
     raise ModelError(f"--data {given[0]}", f"holds no {' or '.join(patterns)} of {folder}", remedy)
+
+
+def metered(data: dict[str, Any], paths: Sequence[Path]) -> tuple[NDArray[np.float32], list[str]]:
+    """Cases of appliances in watts, float32 [N, T, 1], and their classes. data: mains, in V (see meters.py)."""
+    read = [cases.read_cases(p) for p in paths]
+    values = [meters.watts(found, float(data["mains"]), str(p)) for (found, _), p in zip(read, paths, strict=True)]
+    return np.concatenate(values), [label for _, labels in read for label in labels]
 
 
 def told(data: dict[str, Any], paths: Sequence[Path]) -> str:

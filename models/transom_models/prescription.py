@@ -1,4 +1,4 @@
-"""A recipe's keys as the arguments of `transom train`. A table comes in, arguments and what the manifest says go out."""
+"""A recipe's keys as the arguments of `transom train`. A table comes in; arguments and a manifest go out."""
 
 import argparse
 import difflib

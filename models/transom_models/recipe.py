@@ -17,7 +17,7 @@ from transom_models.universal import LENGTH, Universal
 
 
 def read(name: str) -> dict[str, Any]:
-    """A recipe by a shipped one's name or a file's: `universal`'s, or one that `prescription` knows. Raises ModelError."""
+    """A recipe by a shipped one's name or a file's: that of `universal`, or one for `prescription`; or ModelError."""
     path = Path(name)
     folder = resources.files("transom_models") / "recipes"
     shipped = folder / f"{name}.toml"

@@ -10,6 +10,7 @@ from transom.scenes.scene import Fault, Kind, Outlook, Scene, Simulation, Trace
 
 NAMES = {
     "plant": "transom.scenes.plant",
+    "home": "transom.scenes.home",
     "city": "transom.scenes.city",
     "vehicle": "transom.scenes.vehicle",
 }

@@ -58,7 +58,8 @@ def judge(faults: Sequence[Fault], raised: Sequence[Told], grace: float) -> Verd
 
 @dataclass(slots=True)
 class Errors:
-    """Forecasts of one target at the horizon's end: how many came true, and the sums of the sizes of their errors."""
+    """Forecasts of one target at the horizon's end: how many came true, and the sums of their squared errors, for the
+    middle of a forecast is the least-squares one."""
 
     count: int = 0
     model: float = 0.0
@@ -67,8 +68,8 @@ class Errors:
 
     def add(self, model: float, naive: float, inside: bool) -> None:
         self.count += 1
-        self.model += model
-        self.naive += naive
+        self.model += model**2
+        self.naive += naive**2
         self.inside += inside
 
 
@@ -132,7 +133,7 @@ class Forecasts:
     @property
     def better(self) -> bool:
         """Whether the errors are smaller than the naive forecast's, over all targets."""
-        ratios = [e.model / e.naive for e in self.errors.values() if e.naive > 0]
+        ratios = [(e.model / e.naive) ** 0.5 for e in self.errors.values() if e.naive > 0]
         return not ratios or float(np.mean(ratios)) < 1
 
 

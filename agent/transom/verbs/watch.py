@@ -58,8 +58,9 @@ class Watch:
                     unit = next((u for (s, _), u in self.units.items() if s == name and u), "")
                     unit = "m" if forecasts.outlook.degrees else unit
                 yield (
-                    f"{name}: {target} in {horizon} off by {shown(e.model / e.count)} {unit}".rstrip()
-                    + f" (mean of {e.count}; {forecasts.outlook.naive_name} {shown(e.naive / e.count)}); "
+                    f"{name}: {target} in {horizon} off by {shown((e.model / e.count) ** 0.5)} {unit}".rstrip()
+                    + f" (root mean square of {e.count}; {forecasts.outlook.naive_name} "
+                    f"{shown((e.naive / e.count) ** 0.5)}); "
                     f"{100 * e.inside / e.count:.0f} % within the interval"
                 )
         for name, found in self.recognitions.items():

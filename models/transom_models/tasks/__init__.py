@@ -11,6 +11,7 @@ from transom_models.tasks.daily import DailyForecaster
 from transom_models.tasks.forecast import Forecaster, PeriodicForecaster
 from transom_models.tasks.level import LevelDetector
 from transom_models.tasks.path import PathForecaster
+from transom_models.tasks.switch import SwitchDetector
 
 __all__ = [
     "QUANTILES",
@@ -22,4 +23,5 @@ __all__ = [
     "PeriodicForecaster",
     "ReconstructionDetector",
     "ResidualDetector",
+    "SwitchDetector",
 ]
