@@ -5,6 +5,7 @@ Arguments of `transom train` in, the manifest of the written file out. Needs tor
 
 import argparse
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,36 +50,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         warm.same_shape(args, start)
     if args.family not in FAMILIES:
         raise ModelError("--family", f"there is no family {args.family!r}", f"choose from {', '.join(FAMILIES)}")
-    horizon = args.horizon if args.task == "forecast" else 0
-    apart = parts(args.length)[1] if by_level(args) else None  # tails must not overlap; histories may
-    step = round(1000 * args.step) if args.step else None
-    if prescribed is not None and "scene" in prescribed["data"]:
-        recordings, classes = material.simulated(prescribed["data"], f"recipe {args.recipe!r}")
-        recordings = [r.only(args.channels) for r in recordings] if args.channels else recordings
-        found = data.dataset(
-            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes,
-            int(prescribed["data"].get("every", 1)), len(recordings) >= WHOLE, step, args.aggregate,
-        )  # fmt: skip
-    else:
-        if prescribed is not None:
-            args.data = material.files(prescribed["data"], args.data or [], f"recipe {args.recipe!r}")
-        if prescribed is not None and "mains" in prescribed["data"]:
-            found = data.deal(*material.metered(prescribed["data"], args.data), args.channels, args.data)
-        else:
-            found = data.load(
-                args.data,
-                args.task,
-                args.length,
-                horizon,
-                args.channels,
-                args.label,
-                args.target,
-                args.cap,
-                args.min_steps,
-                apart,
-                step,
-                args.aggregate,
-            )
+    found = gather(args, prescribed)
     length = found.train[0].shape[1]
     seed = args.seed or 0
     torch.manual_seed(seed)
@@ -140,3 +112,28 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         manifest = prescription.named(manifest, prescribed)
     manifest = export.export(module, manifest, args.output, normal[:256])
     return manifest, trained.seconds
+
+
+def gather(args: argparse.Namespace, prescribed: dict[str, Any] | None) -> data.Dataset:
+    """The windows that the arguments, with what the recipe has set in them, name. Sets args.data to a recipe's files.
+
+    Raises ModelError and RecordingError.
+    """
+    horizon = args.horizon if args.task == "forecast" else 0
+    apart = parts(args.length)[1] if by_level(args) else None  # tails must not overlap; histories may
+    step = round(1000 * args.step) if args.step else None
+    if prescribed is not None and "scene" in prescribed["data"]:
+        recordings, classes = material.simulated(prescribed["data"], f"recipe {args.recipe!r}")
+        recordings = [r.only(args.channels) for r in recordings] if args.channels else recordings
+        return data.dataset(
+            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes,
+            int(prescribed["data"].get("every", 1)), len(recordings) >= WHOLE, step, args.aggregate,
+        )  # fmt: skip
+    if prescribed is not None:
+        args.data = material.files(prescribed["data"], args.data or [], f"recipe {args.recipe!r}")
+    if prescribed is not None and "mains" in prescribed["data"]:
+        return data.deal(*material.metered(prescribed["data"], args.data), args.channels, args.data)
+    return data.load(
+        args.data, args.task, args.length, horizon, args.channels, args.label, args.target, args.cap, args.min_steps,
+        apart, step, args.aggregate,
+    )  # fmt: skip
