@@ -17,7 +17,7 @@ ROADS = {"ring-east": 1.0, "bridge": 0.7}
 STATIONS = {"harbour": 1.25, "park": 0.7, "ring-east": 1.1}
 MONDAY = 1_704_067_200_000  # ms: 1 January 2024
 TOPICS = {what: f"city/{what}" for what in ("traffic", "lamps", "lifts", "pumps", "air")}
-HOLES = 0.2  # share of a road's readings that never come, as in recordings of such detectors
+HOLES = 0.1  # share of a road's readings that never come, as in recordings of such detectors
 
 KINDS = (
     Kind("pump bearing wears: vibration and current rise", "pumps", "well-2"),
@@ -90,7 +90,7 @@ class City:
         load = size * rush((hour - self._late[road]) % 24, weekend) * math.exp(near(f"{road}l", 0.2, 0.97))
         # Five minutes differ from the next by half of what they are, as on recorded roads.
         occupancy = max(0.0, 8 * load + self._noise.white(0.6 + 2.8 * load))
-        return {"occupancy": occupancy, "speed": max(3.0, 92 - 30 * load**2 + near(f"{road}s", 5.0, 0.2))}
+        return {"occupancy": occupancy, "speed": max(3.0, 84 - 14 * load**2 + near(f"{road}s", 8.0, 0.1))}
 
     def _lamp(self, lamp: str, hour: float, ageing: float) -> dict[str, float]:
         """power: W, dimmed at night; voltage: V; temperature: °C of the driver."""

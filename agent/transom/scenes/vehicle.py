@@ -118,7 +118,8 @@ class Fleet:
         """What the van did, where it did one thing from `begin` to `end` (ms)."""
         if stream != "motion" or series not in self.vans:
             return None
-        kinds = {doing for time, doing in self.vans[series].did if begin <= time <= end}
+        did = list(self.vans[series].did)  # at once: the demo asks while it sends
+        kinds = {doing for time, doing in did if begin <= time <= end}
         return kinds.pop() if len(kinds) == 1 else None
 
 

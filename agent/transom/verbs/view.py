@@ -1,8 +1,11 @@
 """What the demo shows: a live table of series and the latest alerts, for any width. State in, rich renderables out."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -10,7 +13,9 @@ from rich.text import Text
 from transom.core.alerts import State
 from transom.core.events import Alert, Events, Predictions, lasted, shown
 from transom.dialects.plain import rfc3339
+from transom.scenes.scene import METRES
 
+POINTS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
 BLOCKS = "▁▂▃▄▅▆▇█"
 KEPT = 120  # values of a series that are kept for its sparkline
 STYLES = {"learning": "cyan", "normal": "green", "pending": "yellow", "alert": "bold red", "stale": "magenta"}
@@ -38,6 +43,7 @@ class View:
 
     units: dict[tuple[str, str], str]  # by stream and channel
     steps: dict[str, int | None] = field(default_factory=dict)  # µs of a stream's grid step, None: a reading
+    earth: frozenset[str] = frozenset()  # streams whose targets are latitude and longitude
     headline: str = "starting"
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     alerts: deque[Alert] = field(default_factory=lambda: deque(maxlen=200))
@@ -55,6 +61,9 @@ class View:
     def _row(self, batch: Predictions, i: int, series: str) -> None:
         target = batch.targets[0] if batch.targets else batch.channels[i][0]
         c = batch.channels[i].index(target) if target in batch.channels[i] else 0
+        onward = batch.stream in self.earth and batch.forecast is not None
+        if onward:  # degrees tell a person nothing: what else the vehicle says of itself is shown
+            c = next((j for j, name in enumerate(batch.channels[i]) if name not in batch.targets), c)
         row = self.rows.get((batch.stream, series))
         if row is None:
             unit = self.units.get((batch.stream, batch.channels[i][c]), "")
@@ -63,7 +72,11 @@ class View:
         if batch.expected is not None and batch.interval is not None:
             low, high = batch.interval[i, c]
             row.expected = (float(batch.expected[i, c]), float(low), float(high))
-        if batch.forecast is not None:
+        if batch.forecast is not None and onward:
+            here = batch.value[i, [batch.channels[i].index(t) for t in batch.targets]].astype(np.float64)
+            steps = batch.forecast.shape[1] - 1 + batch.lead
+            row.kind = f"in {ahead(steps, self.steps.get(batch.stream))} {way(here, batch.forecast[i, -1])}"
+        elif batch.forecast is not None:
             last = batch.forecast[i, -1, 0]
             row.expected = (float(last[len(last) // 2]), float(last[0]), float(last[-1]))
             row.ahead = ahead(batch.forecast.shape[1] - 1 + batch.lead, self.steps.get(batch.stream))
@@ -116,6 +129,15 @@ class View:
 def ahead(steps: int, step: int | None) -> str:
     """How far a forecast looks, for a person. step: µs, None where a step is a reading."""
     return lasted(steps * step) if step else f"{steps} readings"
+
+
+def way(here: NDArray[np.float64], there: NDArray[np.floating]) -> str:
+    """How far and whither, as in "48 m NW ± 6 m". here: [2], latitude and longitude; there: [2, Q] quantiles of them."""
+    metres = METRES * np.array([1.0, np.cos(np.radians(here[0]))])
+    north, east = (there[:, there.shape[1] // 2] - here) * metres
+    spread = float(np.linalg.norm((there[:, -1] - there[:, 0]) * metres)) / 2
+    point = POINTS[round(float(np.degrees(np.arctan2(east, north))) / 45) % 8]
+    return f"{math.hypot(north, east):.0f} m {point} ± {spread:.0f} m"
 
 
 def sparkline(values: list[float], width: int) -> str:

@@ -31,7 +31,8 @@ class Watch:
                 beat = 1000 / place.rate if place.pace is None else place.pace
                 span = round((manifest.length - 1) * (grid.step or beat))
                 self.recognitions[name] = Recognitions(span, simulation)
-        self.view = View(self.units, self.steps)
+        earth = frozenset(name for name, outlook in place.outlooks.items() if outlook.degrees)
+        self.view = View(self.units, self.steps, earth)
 
     def take(self, events: Events) -> None:
         self.view.take(events)
