@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 BINS = 48
-FILTERS = 6
+FILTERS = 8
 
 
 class Bins(nn.Module):
@@ -17,7 +17,6 @@ class Bins(nn.Module):
         super().__init__()
         self.bins = BINS
         self.near = nn.Conv1d(inputs, FILTERS, 3, padding=1)
-        self.drop = nn.Dropout(0.1)
         self.join = nn.Linear(FILTERS * BINS, hidden)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, F]
@@ -26,4 +25,4 @@ class Bins(nn.Module):
         place = torch.div(steps * self.bins, x.shape[1], rounding_mode="floor")  # the bin of each step
         inside = (place[:, None] == torch.arange(self.bins, device=x.device)[None, :]).to(x.dtype)  # [T, BINS]
         y = torch.matmul(y, inside / inside.sum(0, keepdim=True).clamp(min=1.0))  # [B, FILTERS, BINS]
-        return torch.relu(self.join(self.drop(y.flatten(1))))  # [B, D]
+        return torch.relu(self.join(y.flatten(1)))  # [B, D]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transom_models.families import FAMILIES
 from transom_models.tasks.common import Scaling, features
 
-TAIL = 4  # steps that are judged
-LEAST = 1e-4  # the smallest chance that is believed
+TAIL = 6  # steps that are judged
+LEAST = 1e-6  # the smallest chance that is believed
 
 
 class SwitchDetector(nn.Module):
@@ -43,7 +43,7 @@ class SwitchDetector(nn.Module):
     def forward(self, window: Tensor) -> dict[str, Tensor]:
         away, known, rest = self.away(window)
         chance = torch.sigmoid(self.logits(away, known)).clamp(self.least, 1.0 - self.least)
-        state = away[:, -self.tail :].clamp(1e-6, 1.0 - 1e-6)
+        state = away[:, -self.tail :].clamp(1e-7, 1.0 - 1e-7)
         apart = state * torch.log(state / chance) + (1.0 - state) * torch.log((1.0 - state) / (1.0 - chance))
         score = (apart * known[:, -self.tail :]).sum(1).clamp(min=0.0).view(-1, self.channels)
         expected = (rest[:, 0] - chance[:, -1]).abs().view(-1, self.channels)

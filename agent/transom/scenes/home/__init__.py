@@ -17,11 +17,11 @@ PACE = 300_000  # ms at home from beat to beat
 HOUR = 9.0  # of the day at which the demo begins
 PAST = 49  # hours of the contacts that the agent hears at once: what a gateway has kept
 DAYS = 14  # after which the same days come again
-BEATS = 2  # that the door stays open when it is opened at night
+BEATS = 5  # that the door stays open when it is opened at night
 PER_BEAT = PACE // appliances.PERIOD
 WINDOW, DOOR, AJAR, WEAK = (
-    Kind("window of the bathroom left open", "contacts", "bathroom"),
-    Kind("front door opened at three in the morning", "contacts", "front-door"),
+    Kind("window of the bathroom left open", "contacts", "bathroom/contact"),
+    Kind("front door opened at three in the morning", "contacts", "front-door/contact"),
     Kind("freezer's door stands ajar", "freezer", "cellar", "anomaly", lasts=2.0, after=2.0),
     Kind("freezer's compressor runs and does not cool", "freezer", "cellar", "anomaly"),
 )
@@ -77,7 +77,7 @@ class Home:
         """The appliance that was plugged in, where it was one only."""
         if stream != "meters" or self._begun is None or begin < self._begun:
             return None
-        labels = self._sockets[series][1]
+        labels = self._sockets[series.partition("/")[0]][1]
         kinds = {labels[self._reading(t) % len(labels)] for t in (begin, (begin + end) // 2, end)}
         return self._kinds[int(kinds.pop())] if len(kinds) == 1 else None
 
