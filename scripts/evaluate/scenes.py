@@ -53,7 +53,7 @@ def forecasts(model: torchscript.TorchScriptModel, windows: np.ndarray, truth: n
         same = np.isfinite(last) & np.isfinite(y)
         naive = f"last value {rms((last - y)[same]):.2f}, the window's mean "
         naive += f"{rms((np.nanmean(windows[..., c], 1, keepdims=True) - y)[same]):.2f}"
-        if 0 < period and period + horizon <= windows.shape[1] + horizon:
+        if 0 < period <= windows.shape[1]:
             begin = windows.shape[1] - period
             day = windows[:, begin : begin + horizon, c]
             both = same & np.isfinite(day)
@@ -94,7 +94,7 @@ def told(name: str) -> str:
             part = making.gather(args, None).calibration
             texts.append(f"\n  {path.stem}: {forecasts(model, *part, args.period)}")
         return "".join(texts)
-    return forecasts(model, windows, truth, 0)
+    return forecasts(model, windows, truth, round(86_400 / args.step) if args.step else 0)
 
 
 command = argparse.ArgumentParser()
