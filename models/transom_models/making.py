@@ -51,6 +51,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     if args.family not in FAMILIES:
         raise ModelError("--family", f"there is no family {args.family!r}", f"choose from {', '.join(FAMILIES)}")
     found = gather(args, prescribed)
+    horizon = args.horizon if args.task == "forecast" else 0
     length = found.train[0].shape[1]
     seed = args.seed or 0
     torch.manual_seed(seed)
@@ -102,7 +103,8 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         task=args.task, family=args.family,
         channels=tuple(Channel(c) for c in found.channels), length=length, step=found.step,
         min_steps=min(args.min_steps or length, length), horizon=horizon, quantiles=QUANTILES if horizon else (),
-        aggregate=args.aggregate if step else "last", classes=found.classes, targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
+        aggregate=args.aggregate if args.step else "last", classes=found.classes,
+        targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
         max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
         data=material.told(prescribed["data"], args.data or []) if prescribed else ", ".join(p.name for p in args.data),
         metrics=metrics, torch=torch.__version__.split("+")[0],
