@@ -1,5 +1,5 @@
-"""Recordings that `transom train` reads and `transom replay` does not, as CSV files: each case of a .ts file, each unit of a
-.txt table of runs. The time is counted up from 2026-01-01 in steps of --step seconds, for the files hold none."""
+"""Recordings that `transom train` reads and `transom replay` does not, as CSV files: each case of a .ts file, each unit
+of a .txt table of runs. The time is counted up from 2026-01-01 in steps of --step seconds, for the files hold none."""
 
 import argparse
 from pathlib import Path

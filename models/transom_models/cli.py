@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("level", "residual", "reconstruction", "switch", "path"),
         default="level",
         help="of anomaly: levels, liveliness and relations of the channels; the next step's error; the window's "
-        "reconstruction; or, for contacts, when and how long they are open (default: level); path, of forecast: where a "
-        "vehicle will be, seen from the vehicle",
+        "reconstruction; or, for contacts, when and how long they are open (default: level); path, of forecast: where "
+        "a vehicle will be, seen from the vehicle",
     )
     parser.add_argument(
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"
@@ -115,8 +115,15 @@ def _check(args: argparse.Namespace) -> None:
         return  # making.py looks at it
     if not args.data:
         raise ModelError("--data", "is missing", "name CSV files, or --recipe universal")
-    for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1), ("period", 1), ("min_steps", 1),
-    ("step", 0.001)):
+    for name, least in (
+        ("length", 4),
+        ("horizon", 1),
+        ("hidden", 1),
+        ("epochs", 1),
+        ("period", 1),
+        ("min_steps", 1),
+        ("step", 0.001),
+    ):
         if (given := getattr(args, name)) is not None and given < least:
             raise ModelError(f"--{name.replace('_', '-')}", f"{given} is too small", f"at least {least}")
 

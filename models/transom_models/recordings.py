@@ -83,7 +83,10 @@ def read(
 
 
 def aimed(
-    recording: Recording, targets: Sequence[str], cap: float = np.inf, known: Mapping[str, NDArray[np.float64]] | None = None
+    recording: Recording,
+    targets: Sequence[str],
+    cap: float = np.inf,
+    known: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Recording:
     """The recording with its targets: columns by name, and for `rul`, where no column has this name, the remaining
     useful life: steps to the recording's end, which is taken for the failure, at most `cap`. Raises RecordingError."""

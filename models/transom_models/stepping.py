@@ -1,4 +1,4 @@
-"""Recordings on a grid of time, as a gateway's streams have it: the core's own cells and filling. Rows in, steps out."""
+"""Recordings on a grid of time, as a gateway has it: by the core's own cells and filling. Rows in, steps out."""
 
 from dataclasses import replace
 
@@ -22,7 +22,9 @@ def stepped(recording: Recording, step: int, aggregate: Aggregate, length: int) 
     channels = len(recording.channels)
     cells = Cells.empty(len(steps), channels, aggregate)
     row, column = np.nonzero(np.isfinite(recording.values))
-    cells.add(group[row] * channels + column, recording.times[row], recording.values[row, column].astype(float), aggregate)
+    cells.add(
+        group[row] * channels + column, recording.times[row], recording.values[row, column].astype(float), aggregate
+    )
     own = cells.result(aggregate).astype(np.float32)
     filled = Fill(GridSpec(step, aggregate), channels, length)
     filled.resize(1)

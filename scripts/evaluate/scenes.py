@@ -1,6 +1,6 @@
 """The shipped models of city, vehicle and motion on what was held out of their making, beside naive forecasts.
 
-Of each recipe: the data is made or read again (real recordings from FOLDER, default $TRANSOM_DATA), cut as for training,
+Of each recipe: the data is made or read again (recordings from FOLDER, default $TRANSOM_DATA), cut as for training,
 and the shipped file is asked about the last part, a quarter, which no weight has seen; quantiles and p-values were set
 on the first half of it. Errors are root mean squares in the sensors' units over all steps ahead.
 """
@@ -57,7 +57,8 @@ def forecasts(model: torchscript.TorchScriptModel, windows: np.ndarray, truth: n
             begin = windows.shape[1] - period
             day = windows[:, begin : begin + horizon, c]
             both = same & np.isfinite(day)
-            naive += f"; where yesterday is known {rms((point[..., c] - y)[both]):.2f} (yesterday {rms((day - y)[both]):.2f})"
+            known = rms((point[..., c] - y)[both])
+            naive += f"; where yesterday is known {known:.2f}, yesterday itself {rms((day - y)[both]):.2f}"
         texts.append(f"{name} {rms((point[..., c] - y)[same]):.2f} ({naive})")
     return f"{'; '.join(texts)}; {100 * inside:.0f} % within the 80 % interval"
 
@@ -77,7 +78,8 @@ def told(name: str) -> str:
         score, table = asked(model, windows, "score"), model.manifest.calibration
         bar = np.interp(-0.01, -np.array(table.p_values), table.scores)
         later = score[len(score) // 2 :]
-        return f"{100 * np.mean(later > bar):.2f} % of normal windows beyond what 1 % should be, median score {np.median(later):.2f}"
+        beyond = 100 * np.mean(later > bar)
+        return f"{beyond:.2f} % of normal windows beyond what 1 % should be, median score {np.median(later):.2f}"
     if args.method == "path":
         given, degrees = asked(model, windows, "forecast"), True
         error = distance(given[..., given.shape[-1] // 2], truth, degrees)

@@ -3,14 +3,13 @@
 import json
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transom.core.admission import GridSpec
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.payloads import PayloadSpec
-from transom.core.admission import GridSpec
 from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import StreamSpec
 from transom_models.recordings import Recording

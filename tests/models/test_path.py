@@ -27,7 +27,9 @@ def asked(module: PathForecaster, window: np.ndarray) -> np.ndarray:
 
 def test_a_window_that_is_moved_moves_its_forecast() -> None:
     module, window = forecaster(False), drive()
-    assert np.allclose(asked(module, window + [300, -80, 0]) - [[[300], [-80]]], asked(module, window), atol=1e-2)
+    assert np.allclose(
+        asked(module, window + np.array([300, -80, 0])) - [[[300], [-80]]], asked(module, window), atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("turn", [0.7, 2.0, -3.0])

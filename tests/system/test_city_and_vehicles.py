@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from test_service import running
+
 from tests_support import Heard
 from transom.edge.assembly import build_pipeline
 from transom.edge.service import Agent

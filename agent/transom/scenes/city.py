@@ -51,7 +51,9 @@ class City:
     def send(self, seconds: float, now: int, fault: Fault | None) -> list[tuple[str, bytes]]:
         """Topics and payloads of this beat. now: ms since 1970, the time that the payloads carry."""
         # A failure announces itself: it grows over the first third of its time, from where it is seen.
-        grown = 0.0 if fault is None else min(1.0, 0.4 + 2.0 * (seconds - fault.begin + 0.5) / (fault.end - fault.begin))
+        grown = (
+            0.0 if fault is None else min(1.0, 0.4 + 2.0 * (seconds - fault.begin + 0.5) / (fault.end - fault.begin))
+        )
         sent = []
         for stream in TOPICS:
             for series, values in self.read(stream, now, fault.kind if fault is not None else None, grown).items():

@@ -49,7 +49,7 @@ def last_value(history: NDArray[np.float64], ahead: int) -> NDArray[np.float64]:
 
 
 def velocity(history: NDArray[np.float64], ahead: int) -> NDArray[np.float64]:
-    """The naive forecast of a position: the change of the last two steps goes on. history: [n, C], newest last -> [C]."""
+    """The naive forecast of a position: the last two steps go on. history: [n, C], newest last -> [C]."""
     steps = min(2, len(history) - 1)
     pace = (history[-1] - history[-1 - steps]) / max(steps, 1)
     return np.asarray(history[-1] + ahead * pace, np.float64)

@@ -153,7 +153,9 @@ def motions(hours: float, seed: int) -> list[Trace]:
             labels.append(float(DOING.index(van.motion.doing)))
         times = EPOCH + BEAT * np.arange(len(rows))
         found.append(
-            Trace(f"van-{i}", ("ax", "ay", "az", "gx", "gy", "gz"), times * 1000, np.array(rows), np.array(labels), DOING)
+            Trace(
+                f"van-{i}", ("ax", "ay", "az", "gx", "gy", "gz"), times * 1000, np.array(rows), np.array(labels), DOING
+            )
         )
     return found
 

@@ -132,7 +132,7 @@ def ahead(steps: int, step: int | None) -> str:
 
 
 def way(here: NDArray[np.float64], there: NDArray[np.floating]) -> str:
-    """How far and whither, as in "48 m NW ± 6 m". here: [2], latitude and longitude; there: [2, Q] quantiles of them."""
+    """How far and whither, as in "48 m NW ± 6 m". here: [2], latitude and longitude; there: [2, Q], its quantiles."""
     metres = METRES * np.array([1.0, np.cos(np.radians(here[0]))])
     north, east = (there[:, there.shape[1] // 2] - here) * metres
     spread = float(np.linalg.norm((there[:, -1] - there[:, 0]) * metres)) / 2
