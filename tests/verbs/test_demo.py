@@ -22,7 +22,7 @@ from transom.scenes import NAMES, Fault, Scene, scene
 from transom.scenes.plant import Plant
 from transom.verbs.demo import Demo, scene_settings
 from transom.verbs.verdict import Told, judge
-from transom.verbs.view import View, sparkline
+from transom.verbs.view import sparkline
 from transom.verbs.watch import Watch
 
 T0 = 1_700_000_000_000
