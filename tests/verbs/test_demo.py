@@ -18,11 +18,11 @@ from transom.core.events import Alert
 from transom.core.pipeline import Message
 from transom.edge.assembly import build_pipeline
 from transom.edge.broker import EmbeddedBroker
-from transom.scenes import Fault, scene
+from transom.scenes import NAMES, Fault, Scene, scene
 from transom.scenes.plant import Plant
 from transom.verbs.demo import Demo, scene_settings
 from transom.verbs.verdict import Told, judge
-from transom.verbs.view import View, sparkline
+from transom.verbs.view import sparkline
 from transom.verbs.watch import Watch
 
 T0 = 1_700_000_000_000
@@ -30,19 +30,20 @@ PLANT = scene("plant")
 RATE = 8
 
 
-def watched(seed: int, seconds: float) -> tuple[list[Fault], list[Told], View]:
-    """A demo without a broker: the plant through the very pipeline, in event time."""
-    pipeline = build_pipeline(scene_settings(PLANT, 1883, "/nonexistent")).pipeline
-    plant, faults, raised = PLANT.start(seed), list(PLANT.schedule(seconds)), []
-    view = Watch(PLANT, pipeline, plant).view
-    for beat in range(int(seconds * RATE)):
-        now = beat / RATE
+def watched(seed: int, seconds: float, place: Scene = PLANT) -> tuple[list[Fault], list[Told], Watch]:
+    """A demo without a broker: the scene through the very pipeline, in event time."""
+    pipeline = build_pipeline(scene_settings(place, 1883, "/nonexistent")).pipeline
+    simulation, faults, raised = place.start(seed), list(place.schedule(seconds)), []
+    watch, begun = Watch(place, pipeline, simulation), place.begun(T0)
+    for beat in range(int(seconds * place.rate)):
+        now = beat / place.rate
         active = next((f for f in faults if f.begin <= now <= f.end), None)
         ms = T0 + int(1000 * now)
-        events = pipeline.process([Message(t, p, ms) for t, p in plant.send(now, ms, active)], ms)
+        sent = simulation.send(now, place.stamp(begun, beat), active)
+        events = pipeline.process([Message(t, p, ms) for t, p in sent], ms)
         raised += [Told(a, now) for a in events.alerts if a.event == "raise"]
-        view.take(events)
-    return faults, raised, view
+        watch.take(events)
+    return faults, raised, watch
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -52,6 +53,28 @@ def test_every_fault_is_caught_and_nothing_else_is_told(seed: int) -> None:
     assert len(faults) == 5
     assert [o.fault.kind.name for o in verdict.outcomes if o.caught is None] == []
     assert [t.alert.summary for t in verdict.false] == []
+
+
+def test_the_home_shows_something_of_every_model_and_is_better_than_guessing() -> None:
+    faults, raised, watch = watched(0, 60, scene("home"))
+    verdict = judge(faults, raised, scene("home").grace)
+    assert [o.fault.kind.name for o in verdict.outcomes if o.caught is None] == []
+    assert watch.better
+    assert {stream for stream, _ in watch.view.rows} == {"contacts", "air", "freezer", "meters"}
+    console = Console(width=120, height=40, force_terminal=True, record=True, file=io.StringIO())
+    console.print(watch.view)
+    text = console.export_text()
+    assert re.search(r"in 30 min \d+\.?\d* \(", text)
+    assert re.search(r"\w+ \d+ %", text)
+    lines = "\n".join(watch.lines())
+    assert re.search(r"meters: recognised \d+ of \d+ \(always the most frequent: \d+\)", lines)
+    assert "air: co2 in 30 min off by" in lines
+
+
+def test_the_scenes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--scenario", "list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said and scene(name).name == name for name in NAMES)
 
 
 def test_a_run_too_short_for_a_fault_has_none() -> None:
@@ -69,9 +92,9 @@ def test_an_alert_of_another_series_is_a_false_alarm() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50)])
 def test_the_screen_fits_and_shows_series_and_sentences(width: int, height: int) -> None:
-    _, _, view = watched(0, 30)
+    _, _, watch = watched(0, 30)
     console = Console(width=width, height=height, force_terminal=True, record=True, file=io.StringIO())
-    console.print(view)
+    console.print(watch.view)
     lines = console.export_text().splitlines()
     assert max(cell_len(line) for line in lines) <= width
     assert len(lines) <= height

@@ -3,6 +3,7 @@
 A second of the demo is 40 minutes at home. Payloads are as Zigbee2MQTT, Tasmota and a batching meter send them.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -32,7 +33,8 @@ class Home:
 
     def __init__(self, seed: int = 0) -> None:
         random = np.random.default_rng([seed, 1_000_003])  # none of the homes that are learned from
-        self._life = life(habits(random), DAYS, random)
+        family = habits(random)
+        self._life = life(replace(family, people=max(2, family.people)), DAYS, random)
         self._air = air.room(self._life, random)
         self._freezer = Freezer(random)
         self._random = random
