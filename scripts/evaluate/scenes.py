@@ -1,5 +1,5 @@
-"""The shipped models on a simulated scene, seed by seed, without a broker: faults caught, false alarms, forecasts beside
-naive ones, kinds recognised. What `transom demo --scenario NAME` shows in real time, as fast as it can."""
+"""The shipped models on a simulated scene, seed by seed, without a broker: faults caught, false alarms, forecasts and
+recognitions beside naive ones. What `transom demo --scenario NAME` shows in real time, as fast as it can."""
 
 import argparse
 from dataclasses import replace
