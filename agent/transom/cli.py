@@ -24,7 +24,10 @@ __all__ = ["VERBS", "main", "settings_arguments"]
 # A verb's module has EXAMPLES, add_arguments(parser) and run(args) -> exit status.
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("transom.verbs.run", "watch the configured topics until told to stop"),
-    "demo": ("transom.verbs.demo", "a simulated plant with faults, a broker inside and a live view; nothing to set up"),
+    "demo": (
+        "transom.verbs.demo",
+        "a simulated place with faults, a broker inside and a live view; nothing to set up",
+    ),
     "replay": ("transom.verbs.replay", "recordings through the pipeline that runs live, as fast as it can"),
     "record": ("transom.verbs.record", "write what the broker sends, for replay and train"),
     "train": ("transom_models.cli", "train a model on recordings and write it as one file"),

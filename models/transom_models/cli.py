@@ -22,10 +22,11 @@ transom train --data moves.csv --task classify --label activity --family cnn --o
 transom train --data week.jsonl.gz --task anomaly --family lstm --output pump.pt
 transom train --data appliances.ts.gz --task classify --family rocket --hidden 2400 --output appliance.pt
 transom train --data autumn.csv --from pump.pt --output pump.pt
-transom train --recipe universal --output universal.pt"""
+transom train --recipe universal --output universal.pt
+transom train --recipe home-appliance --data recordings/ --output appliance.pt"""
 
 # The families, as transom_models.families has them.
-SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket")
+SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket", "bins")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=("level", "residual", "reconstruction"),
+        choices=("level", "residual", "reconstruction", "switch", "path"),
         default="level",
-        help="of anomaly: levels, liveliness and relations of the channels; the next step's error; or the window's "
-        "reconstruction (default: level)",
+        help="of anomaly: levels, liveliness and relations of the channels; the next step's error; the window's "
+        "reconstruction; or, for contacts, when and how long they are open (default: level); path, of forecast: where "
+        "a vehicle will be, seen from the vehicle",
     )
     parser.add_argument(
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"
@@ -71,6 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--period", type=int, help="steps of a day or shift; 1: none (default: found in the training part)"
     )
+    parser.add_argument(
+        "--step", type=float, metavar="SECONDS",
+        help="length of a step: rows that come irregularly fall into such steps first, as on a gateway (default: a row "
+        "is a step)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--aggregate", choices=("last", "mean", "min", "max", "sum", "count"), default="mean",
+        help="of --step: what the rows of a step become (default: mean)",
+    )  # fmt: skip
     parser.add_argument("--min-steps", type=int, help="steps before a series' first window (default: --length)")
     parser.add_argument("--length", type=int, default=64, help="steps in a window (default: 64)")
     parser.add_argument("--horizon", type=int, default=12, help="steps to forecast (default: 12)")
@@ -106,10 +117,18 @@ def _check(args: argparse.Namespace) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ModelError("--output", f"the folder {str(folder)!r} cannot be written to", "choose another")
     if args.recipe is not None:
-        return
+        return  # making.py looks at it
     if not args.data:
         raise ModelError("--data", "is missing", "name CSV files, or --recipe universal")
-    for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1), ("period", 1), ("min_steps", 1)):
+    for name, least in (
+        ("length", 4),
+        ("horizon", 1),
+        ("hidden", 1),
+        ("epochs", 1),
+        ("period", 1),
+        ("min_steps", 1),
+        ("step", 0.001),
+    ):
         if (given := getattr(args, name)) is not None and given < least:
             raise ModelError(f"--{name.replace('_', '-')}", f"{given} is too small", f"at least {least}")
 
