@@ -11,7 +11,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with EmbeddedBroker() as broker:
-        print(f"port {broker.port}", flush=True)  # noqa: T201  # what is waited for
+        print(f"port {broker.port}", flush=True)
         stop.wait()
 
 

@@ -24,10 +24,12 @@ STALLED = 20.0  # seconds without a prediction after which the program has stopp
 
 
 class Paced(NamedTuple):
-    """sent, heard: readings and predictions; latencies: float64 [heard], ms, from sending to hearing."""
+    """sent, heard: readings and predictions; behind: predictions that were due when the last reading had been sent;
+    latencies: float64 [heard], ms, from sending to hearing."""
 
     sent: int
     heard: int
+    behind: int
     latencies: np.ndarray
 
 
@@ -37,7 +39,7 @@ class Load:
     def __init__(self, port: int, sources: Sequence[Source], series: int, filters: Sequence[str]) -> None:
         """series: of all sources together. Raises BenchError when the broker is not there."""
         self._sources = sources
-        self.series = self.most = series
+        self.series = series
         self._topics: list[tuple[str, int]] = []  # topic, source
         self._numbers: Counter[int] = Counter()
         self._grow(series)
@@ -94,19 +96,19 @@ class Load:
             if limit is None or self._numbers[k] < limit:
                 self._topics.append((self._sources[k].topic(self._numbers[k]), k))
                 self._numbers[k] += 1
-        self.most = len(self._topics)
-        self.series = min(series, self.most)
+        self.series = min(series, len(self._topics))
         index: Counter[int] = Counter()
         self._makes = []
         for _, k in self._topics:
             self._makes.append(self._sources[k].make(index[k]))
             index[k] += 1
 
-    def use(self, series: int) -> None:
-        """So many series from now on."""
+    def use(self, series: int) -> int:
+        """So many series from now on, or as many as the streams can have, which it returns."""
         if series > len(self._topics):
             self._grow(series)
         self.series = min(series, len(self._topics))
+        return self.series
 
     def readings(self, count: int) -> list[tuple[str, bytes]]:
         """The next ones, of one series after the other; no two times are the same, none is ahead of the clock by much."""
@@ -163,6 +165,13 @@ class Load:
             elif topic.endswith(b"/health"):
                 self.health = payload
 
+    def wait_refused(self, count: int, seconds: float) -> bool:
+        """True as soon as so many dead letters have been heard."""
+        end = time.monotonic() + seconds
+        while self.refused < count and time.monotonic() < end:
+            self.listen(0.05)
+        return self.refused >= count
+
     def listen(self, seconds: float) -> None:
         select.select([self._sock], [], [], seconds)
         self._read()
@@ -197,6 +206,14 @@ class Load:
                 self.settle(self.sent - 20 * PORTION, what)
         self.settle(self.sent, what)
 
+    def calm(self) -> None:
+        """Returns once nothing more comes, and counts from there."""
+        before = -1
+        while self.heard != before:
+            before = self.heard
+            self.listen(0.3)
+        self.sent = self.heard = 0
+
     def closed(self, seconds: float, ahead: int, what: str) -> float:
         """Predictions a second while at most `ahead` are on their way."""
         self._read()
@@ -216,7 +233,7 @@ class Load:
 
     def paced(self, rate: float, seconds: float) -> Paced:
         """Readings at a rate, in portions of a millisecond at most, whatever comes back."""
-        self._read()
+        self.settle(self.sent, "the program")
         self._timed = []
         begun, done, before, sent = time.monotonic(), 0, self.heard, self.sent
         while (passed := time.monotonic() - begun) < seconds:
@@ -225,20 +242,26 @@ class Load:
                 self.send(min(due, PORTION))
                 done += min(due, PORTION)
             self.listen(max(0.0, min(0.001, (done + 1) / rate - (time.monotonic() - begun))))
+        behind = (self.sent - sent) - (self.heard - before)
         end = time.monotonic() + 5
         while self.heard - before < self.sent - sent and time.monotonic() < end:
             self.listen(0.05)
         latencies, self._timed = np.array(self._timed), None
-        return Paced(done, self.heard - before, latencies)
+        return Paced(done, self.heard - before, behind, latencies)
 
 
-def publish_acknowledged(readings: Sequence[tuple[str, bytes]], first: int) -> bytes:
-    """PUBLISH packets at QoS 1 whose packet ids count up from `first`."""
+def publish(readings: Sequence[tuple[str, bytes]], qos: int, first: int = 1) -> bytes:
+    """PUBLISH packets of MQTT 3.1.1. first: packet id of the first at QoS 1, from which they count up."""
+    if not qos:
+        return packets.publish(readings, False)
     parts = []
     for i, (topic, payload) in enumerate(readings):
-        name = topic.encode()
-        head = packets.publish([("x" * (len(name) + 2), payload)], False)  # as long as one with a packet id
-        size = len(head) - len(payload) - len(name) - 4
         mid = (first + i - 1) % 65_535 + 1
-        parts += (b"\x32" + head[1:size], len(name).to_bytes(2, "big"), name, mid.to_bytes(2, "big"), payload)
+        name = topic.encode()
+        body = b"".join((len(name).to_bytes(2, "big"), name, mid.to_bytes(2, "big"), payload))
+        length, left = bytearray(), len(body)
+        while left > 127:
+            length.append(left & 127 | 128)
+            left >>= 7
+        parts += (b"\x32", bytes((*length, left)), body)
     return b"".join(parts)

@@ -44,7 +44,7 @@ class Watcher:
         client.subscribe(self.topics, qos=self.qos)
 
     def on_subscribe(self, *_: object) -> None:
-        print("READY", flush=True)  # noqa: T201
+        print("READY", flush=True)
 
     def on_message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         body = value = json.loads(message.payload)

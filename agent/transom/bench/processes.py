@@ -4,6 +4,7 @@ CPU time and memory come from /proc (Linux). Raises BenchError, with what the pr
 """
 
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -120,6 +121,12 @@ class Program:
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None and not self._reader.is_alive():
                 stream.close()
+
+
+def children() -> float:
+    """Seconds of CPU of all programs that have ended so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def environment() -> dict[str, str]:

@@ -162,6 +162,8 @@ def run(config: Path, batch: int, series: Sequence[int], readings: int, memory: 
     settings = load_settings(config, {})
     loaded = build_pipeline(settings).pipeline
     with tempfile.TemporaryDirectory(prefix="transom-bench-") as name:
+        if memory:  # first: what was freed before would be used again
+            yield "memory", _memory(settings, loaded, memory, Path(name) / "memory")
         for i, count in enumerate(series):
             bench = Bench(settings, loaded, count, Path(name) / str(i))
             bench.warm(max(count, 20 * batch), batch)
@@ -169,8 +171,6 @@ def run(config: Path, batch: int, series: Sequence[int], readings: int, memory: 
             bench.close()
             del bench
             gc.collect()
-        if memory:
-            yield "memory", _memory(settings, loaded, memory, Path(name) / "memory")
 
 
 def _memory(settings: Settings, loaded: Pipeline, more: int, folder: Path, base: int = 1000) -> dict[str, float]:
@@ -200,10 +200,10 @@ def main() -> None:
     if args.manifests:
         streams = build_pipeline(load_settings(args.config, {})).pipeline.streams
         found = {name: manifest_as_dict(s.model.manifest) for name, s in streams.items()}
-        print(json.dumps(found))  # noqa: T201
+        print(json.dumps(found))
         return
     found = dict(run(args.config, args.batch, args.series, args.readings, args.memory))
-    print(json.dumps(found))  # noqa: T201
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
