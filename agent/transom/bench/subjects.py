@@ -117,7 +117,8 @@ def write(
     measured = {"step": "reading", "stride": 1 if due else NEVER, "max_series": ROOM}
     body = {
         "agent": {"id": "bench", "state": str(state), "durability": durability, "inbox": ROOM, "health_every": "1s"},
-        "broker": {"host": "127.0.0.1", "port": port, "qos": qos, "protocol": protocol},
+        # No session: what the broker keeps for one agent would be the next one's load.
+        "broker": {"host": "127.0.0.1", "port": port, "qos": qos, "protocol": protocol, "session": 0},
         "streams": {name: dict(table) | measured for name, table in streams.items()},
     }
     path.write_text("\n".join(f"{key} = {toml(value)}" for key, value in body.items()) + "\n")
