@@ -17,6 +17,7 @@ from transom.bench.processes import BenchError
 from transom.bench.readings import Source
 from transom.edge import packets
 
+PREDICTION = b"/prediction"
 CHUNK = 1 << 20  # bytes of one read
 PORTION = 1000  # readings of one write
 SETTLED = 60.0  # seconds in which what is on its way must have arrived
@@ -36,9 +37,12 @@ class Paced(NamedTuple):
 class Load:
     """sent: readings so far, as the predictions that they should give; heard: predictions; refused: dead letters."""
 
-    def __init__(self, port: int, sources: Sequence[Source], series: int, filters: Sequence[str]) -> None:
-        """series: of all sources together. Raises BenchError when the broker is not there."""
-        self._sources = sources
+    def __init__(
+        self, port: int, sources: Sequence[Source], series: int, filters: Sequence[str], ending: bytes = PREDICTION
+    ) -> None:  # fmt: skip
+        """series: of all sources together; ending: of the topics of predictions. Raises BenchError when the broker is
+        not there."""
+        self._sources, self._ending = sources, ending
         self.series = series
         self._topics: list[tuple[str, int]] = []  # topic, source
         self._numbers: Counter[int] = Counter()
@@ -154,7 +158,7 @@ class Load:
 
     def _count(self, found: Sequence[packets.Packet]) -> None:
         for topic, payload, _, _ in found:
-            if topic.endswith(b"/prediction"):
+            if topic.endswith(self._ending):
                 self.heard += 1
                 if self._timed is not None:
                     made = datetime.fromisoformat(payload[9 : payload.index(b'"', 9)].decode()).timestamp()
