@@ -29,7 +29,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("transom_models.cli", "train a model on recordings and write it as one file"),
     "check": ("transom.verbs.check", "every problem of a configuration and its models, before it runs"),
     "inspect": ("transom.verbs.inspect", "what a model file says of itself, its size and its latency here"),
-    "bench": ("transom.verbs.bench", "readings a second, latency, memory and start on this machine, with a plain script beside"),
+    "bench": (
+        "transom.verbs.bench",
+        "readings a second, latency, memory and start on this machine, with a plain script beside",
+    ),
 }
 
 INTERRUPTED = 128 + 2  # as a shell reports a process ended by SIGINT, and by SIGPIPE

@@ -1,4 +1,4 @@
-"""One client of transports.py as a program: WHO receive PORT COUNT QOS NAME, or WHO send PORT COUNT. Needs no Transom for gmqtt."""
+"""One client of transports.py as a program: WHO receive PORT COUNT QOS NAME, or WHO send PORT COUNT."""
 
 import asyncio
 import sys
@@ -99,7 +99,9 @@ def ours_sends(port: int, count: int) -> None:
     print("READY", flush=True)
     begun, cpu = time.perf_counter(), time.process_time()
     for start in range(0, count, TOGETHER):
-        several = [Publication(TOPICS[i % 1000], BODY % i, 0, False) for i in range(start, min(count, start + TOGETHER))]
+        several = [
+            Publication(TOPICS[i % 1000], BODY % i, 0, False) for i in range(start, min(count, start + TOGETHER))
+        ]
         connection.publish_many(several)
         connection.wait_writable()
     while connection._client.unwritten():

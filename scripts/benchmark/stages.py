@@ -74,7 +74,9 @@ def main() -> None:
     if args.model is None:
         least = work() / peak * 1e6
         largest = max(best)
-        print(f"the network alone at that peak {least:.2f} µs a window: infer takes {best[largest]['infer'] / least:.0f} times")
+        print(
+            f"the network at that peak {least:.2f} µs a window; infer takes {best[largest]['infer'] / least:.0f} times"
+        )
     if args.json:
         args.json.write_text(json.dumps({"arguments": vars(args), "gemm": peak, "results": raw}, default=str, indent=1))
 

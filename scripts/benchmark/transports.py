@@ -4,8 +4,8 @@
 
 ours: paho for the log-in, our own packets (`transom.edge.client`); paho: the same with plain paho; gmqtt: where the
 interpreter PYTHON has it (python3 -m venv /tmp/g && /tmp/g/bin/pip install gmqtt; --gmqtt /tmp/g/bin/python);
-mosquitto_sub: the bound of a C program. Each receives small JSON of 1,000 topics and counts it, nothing is decoded; then
-each publishes as many. Medians over the rounds; the programs are started before their time is taken.
+mosquitto_sub: the bound of a C program. Each receives small JSON of 1,000 topics and counts it, nothing is decoded;
+then each publishes as many. Medians over the rounds; the programs are started before their time is taken.
 """
 
 import argparse
@@ -28,7 +28,9 @@ HERE = Path(__file__).parent
 WAIT = 120.0
 
 
-def receive(broker: Private, command: list[str], count: int, qos: int, name: str, *, silent: bool) -> tuple[float, float]:
+def receive(
+    broker: Private, command: list[str], count: int, qos: int, name: str, *, silent: bool
+) -> tuple[float, float]:
     """(messages a second, µs of CPU each). The program ends by itself after `count`."""
     load = Load(broker.port, [plain()], 1000, [])
     try:
@@ -77,11 +79,32 @@ def main() -> None:
             for qos in (0, 1):
                 for who, interpreter in python.items():
                     name = f"{who}-{qos}-{number}"
-                    command = [interpreter, str(HERE / "client.py"), who, "receive", str(broker.port), str(count), str(qos), name]
+                    command = [
+                        interpreter,
+                        str(HERE / "client.py"),
+                        who,
+                        "receive",
+                        str(broker.port),
+                        str(count),
+                        str(qos),
+                        name,
+                    ]
                     raw[f"{who} receives, QoS {qos}"].append(receive(broker, command, count, qos, name, silent=False))
                 if binary := find("mosquitto_sub"):
                     name = f"sub-{qos}-{number}"
-                    command = [binary, "-p", str(broker.port), "-i", name, "-q", str(qos), "-C", str(count), "-t", "plant/#"]
+                    command = [
+                        binary,
+                        "-p",
+                        str(broker.port),
+                        "-i",
+                        name,
+                        "-q",
+                        str(qos),
+                        "-C",
+                        str(count),
+                        "-t",
+                        "plant/#",
+                    ]
                     raw[f"mosquitto_sub receives, QoS {qos}"].append(
                         receive(broker, command, count, qos, name, silent=True)
                     )

@@ -45,7 +45,9 @@ def pipeline(channel: str = "x") -> Pipeline:
 
 def messages(count: int, number: int = 0, series: int = MANY) -> list[Message]:
     return [
-        Message(f"plant/d{k % series}/x", b'{"value":%d.5,"time":%d}' % (k % 7, T0 + 1000 * number + k), T0 + 1000 * number)
+        Message(
+            f"plant/d{k % series}/x", b'{"value":%d.5,"time":%d}' % (k % 7, T0 + 1000 * number + k), T0 + 1000 * number
+        )
         for k in range(count)
     ]
 

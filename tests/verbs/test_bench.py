@@ -2,15 +2,12 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import cbor2
 import numpy as np
 import pytest
 
@@ -18,16 +15,14 @@ from conftest import missing
 from transom.bench import report, subjects
 from transom.bench.load import Load, publish
 from transom.bench.picture import picture
-from transom.bench.private import Private, find, private
+from transom.bench.private import find, private
 from transom.bench.processes import BenchError, Program
-from transom.bench.readings import of_stream, plain, value
+from transom.bench.readings import of_stream, plain
 from transom.cli import main
 from transom.core.model import ANY, Channel, Manifest
-from transom.core.payloads import compile_decoder
 from transom.core.pipeline import Message, Pipeline
-from transom.core.stream import StreamSpec
 from transom.edge import packets
-from transom.edge.assembly import payload_spec, stream_spec
+from transom.edge.assembly import stream_spec
 from transom.settings import StreamSettings
 
 STAMP = 1_764_000_000_123_456
@@ -87,14 +82,25 @@ def test_every_figure_is_there_and_nothing_is_left_behind(tmp_path: Path) -> Non
         assert at["heard"] > 0
     assert [at["series"] for at in told["series"]] == [10, 100, 1000, 10_000]
     core = told["core"]
-    assert set(core["stages_us"]) == {"parse", "inbox", "decode", "align", "windows", "infer", "judge", "encode", "packets", "journal"}
-    assert list(core["total_us_by_series"]) == ["10", "100", "1000", "10000", "100000"]
+    assert set(core["stages_us"]) == {
+        "parse",
+        "inbox",
+        "decode",
+        "align",
+        "windows",
+        "infer",
+        "judge",
+        "encode",
+        "packets",
+        "journal",
+    }
+    assert list(core["total_us_by_series"]) == ["10", "100", "1000", "10000"]
     assert all(core[key] > 0 for key in ("own_us", "infer_us", "growth", "own_growth", "bytes_a_series"))
     assert told["start"]["ready_s"] > 0
     assert told["start"]["import_torch_s"] > 0
     assert len(list(report.rows(told))) > 15
     assert ET.fromstring(picture_file.read_text()).tag.endswith("svg")
-    assert [p.name for p in tmp_path.iterdir()] == ["p.svg"]
+    assert list(tmp_path.glob("transom-*")) == []
 
 
 def test_an_interrupt_ends_every_program_and_removes_the_folder(tmp_path: Path) -> None:
@@ -107,7 +113,7 @@ def test_an_interrupt_ends_every_program_and_removes_the_folder(tmp_path: Path) 
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("transom-*")) == []
     assert [pid for pid in _pids() if str(tmp_path).encode() in _command_line(pid)] == []
 
 
@@ -122,16 +128,16 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
-def test_without_any_broker_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_any_broker_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("transom.bench.private.find", lambda _: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(BenchError, match="apt install mosquitto"), private(tmp_path):
         pass
 
 
-def test_a_broker_that_does_not_start_is_told_with_its_own_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broker_that_does_not_start_is_told_with_its_own_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     broken = tmp_path / "mosquitto"
     broken.write_text("#!/bin/sh\necho 'Error: Address already in use' >&2\nexit 1\n")
     broken.chmod(0o755)
@@ -170,7 +176,9 @@ def test_packets_of_the_load_are_read_by_our_parser(count: int, qos: int) -> Non
     made = [(f"plant/d{i}/v", b"x" * i) for i in range(count)]
     found, _, _ = packets.parse(publish(made, qos, 65_530), 0, False)
     assert [(t.decode(), p) for t, p, _, _ in found] == made
-    assert [mid for *_, mid in found][:7] == ([65_530, 65_531, 65_532, 65_533, 65_534, 65_535, 1] if qos else [0])[:count]
+    assert [mid for *_, mid in found][:7] == ([65_530, 65_531, 65_532, 65_533, 65_534, 65_535, 1] if qos else [0])[
+        :count
+    ]
 
 
 @pytest.mark.parametrize(
@@ -197,14 +205,19 @@ def test_made_up_readings_are_what_the_stream_reads(stream: dict[str, object], n
     sent = 0
     for nth in range(8):
         made = [
-            Message(source.topic(i), source.make(i)(STAMP + 1000 * (nth * count + i), nth * count + i, nth), STAMP // 1000 + nth * count + i)
+            Message(
+                source.topic(i),
+                source.make(i)(STAMP + 1000 * (nth * count + i), nth * count + i, nth),
+                STAMP // 1000 + nth * count + i,
+            )
             for i in range(count)
         ]
         events = pipeline.process(made)
         sent += len(made) * source.predictions
     counts = pipeline.accounts()["s"]
     assert (counts["invalid"], counts["late"], counts["duplicate"], events.dead_letters) == (0, 0, 0, [])
-    assert counts["windows"] == sent
+    late = 0 if not source.open else len({tuple(source.topic(i).split("/")[:-1]) for i in range(count)})
+    assert counts["windows"] == sent - late  # more channels may belong to the latest reading
 
 
 def test_a_picture_has_a_point_for_each_number_of_series_and_serves_light_and_dark() -> None:
@@ -227,5 +240,5 @@ def test_a_program_that_ends_before_it_is_ready_is_told_with_what_it_said() -> N
 def test_tables_inline_are_toml() -> None:
     import tomllib
 
-    body = {"topic": "plant/{device}/é\"", "channels": {"a.b": {"switch": True, "on": ["AUF"]}}, "threshold": 4.5}
+    body = {"topic": 'plant/{device}/é"', "channels": {"a.b": {"switch": True, "on": ["AUF"]}}, "threshold": 4.5}
     assert tomllib.loads(f"x = {subjects.toml(body)}")["x"] == body

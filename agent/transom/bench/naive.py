@@ -14,6 +14,7 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import torch
+from paho.mqtt.enums import CallbackAPIVersion
 from torch import Tensor, nn
 
 HIDDEN, LIMIT = 32, 100.0
@@ -63,7 +64,7 @@ class Watcher:
 
 def main() -> None:
     watcher = Watcher(int(sys.argv[2]), *sys.argv[3:])
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "bench-naive")
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, "bench-naive")
     client.on_connect, client.on_subscribe = watcher.on_connect, watcher.on_subscribe
     client.on_message = watcher.on_message
     client.connect("127.0.0.1", int(sys.argv[1]))

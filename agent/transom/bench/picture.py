@@ -34,8 +34,8 @@ def picture(points: Sequence[dict[str, Any]], title: str) -> str:
         level = most * i / 4
         parts.append(f'<path class="grid" d="M{LEFT} {rate(level):.1f}H{WIDTH - RIGHT}"/>')
         parts.append(_text(LEFT - 8, rate(level) + 4, f"{level:,.0f}", "a", "end"))
-    for power in range(round(math.log10(low)), round(math.log10(max(high, 10 * low))) + 1):
-        parts.append(_text(WIDTH - RIGHT + 8, latency(10.0**power) + 4, f"{10.0**power:,g}", "b"))
+    powers = [10.0**n for n in range(round(math.log10(low)), round(math.log10(max(high, 10 * low))) + 1)]
+    parts += [_text(WIDTH - RIGHT + 8, latency(power) + 4, f"{power:,g}", "b") for power in powers]
     parts += [_text(x(n), HEIGHT - BOTTOM + 20, f"{n:,}", "", "middle") for n in counts]
     for key, scale, colour, name in (
         ("rate", rate, "a", "readings/s"), ("p50_ms", latency, "b", "p50"), ("p99_ms", latency, "c", "p99"),

@@ -7,7 +7,8 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,22 +49,25 @@ class Plan:
     rates: Sequence[int] = RATES
     fill: float | None = None  # readings a second while windows fill
     _numbers: Any = field(default_factory=itertools.count)
+    _started: list[tuple[float, float]] = field(default_factory=list)  # seconds, and of CPU, until an agent was ready
 
     def __post_init__(self) -> None:
         if not self.broker.fast:  # amqtt passes on some 4,000 messages a second, and queues badly
             self.series, self.ahead, self.fill = min(self.series, 50), 200, 1000.0
             self.sweep = [n for n in self.sweep if n <= 100]
             self.rates = [rate for rate in self.rates if rate <= 1000]
+        if self.seconds < 1:  # a look whether all works, not a measurement
+            self.core = [n for n in self.core if n <= 10_000]
 
     def steps(self) -> list[tuple[str, str, Callable[[], Any]]]:
         """(key of the result, what is done, how) in their order."""
         return [
-            ("start", "start", self.start),
             ("end_to_end", "readings from end to end", self.end_to_end),
             ("receive", "receiving alone", self.receive),
             ("latency", "latency", self.latency),
             ("series", "many series, end to end", self.many_series),
             ("core", "many series, stage by stage", self.stages),
+            ("start", "start", self.start),
         ]
 
     # --- parts --------------------------------------------------------------------------------------------------------
@@ -73,26 +77,33 @@ class Plan:
         folder = self.folder / f"agent-{number}"
         protocol = "auto" if self.broker.fast else "3.1.1"
         return subjects.write(
-            self.folder / f"agent-{number}.toml", self.broker.port, subject.streams, folder, protocol=protocol, **options
+            self.folder / f"agent-{number}.toml",
+            self.broker.port,
+            subject.streams,
+            folder,
+            protocol=protocol,
+            **options,
         )
 
-    def _agent(self, subject: Subject, **options: Any) -> Program:
-        return Program(subjects.agent(self._config(subject, **options)), "ready:")
+    @contextmanager
+    def _agent(self, subject: Subject, **options: Any) -> Iterator[Program]:
+        with Program(subjects.agent(self._config(subject, **options)), "ready:") as program:
+            if subject is self.subject:
+                self._started.append((program.seconds, program.cpu()))
+            yield program
 
     def _load(self, series: int, filters: Sequence[str] = HEARD) -> Load:
         return Load(self.broker.port, self.subject.sources, series, filters)
 
     def start(self) -> dict[str, float]:
-        """Seconds from the start of the process, and of CPU: until the agent is subscribed, and for `import torch` alone.
-        The better of two: the first may read files from the disk."""
-        ready, imports = [], []
+        """Seconds from the start of the process, and of CPU: until the agent is subscribed, the least of all that were
+        started for the other measurements, and for `import torch` alone, the lesser of two."""
+        imports = []
         for _ in range(2):
             begun, cpu = time.perf_counter(), children()
             output([sys.executable, "-c", "import torch"], 300)
             imports.append((time.perf_counter() - begun, children() - cpu))
-            with self._agent(self.subject) as program:
-                ready.append((program.seconds, program.cpu()))
-        (seconds, cpu), (alone, cpu_alone) = min(ready), min(imports)
+        (seconds, cpu), (alone, cpu_alone) = min(self._started), min(imports)
         return {
             "ready_s": seconds, "ready_cpu_s": cpu, "import_torch_s": alone, "import_torch_cpu_s": cpu_alone,
             "ratio": seconds / alone, "cpu_ratio": cpu / cpu_alone,
@@ -113,13 +124,17 @@ class Plan:
         result["onnx_note"] = other if isinstance(other, str) else ""
         result["ratio"] = found["transom"]["rate"] / found["naive"]["rate"] if "naive" in found else None
         result["onnx_ratio"] = (
-            found["transom_onnx"]["rate"] / found["naive"]["rate"] if {"naive", "transom_onnx"} <= found.keys() else None
+            found["transom_onnx"]["rate"] / found["naive"]["rate"]
+            if {"naive", "transom_onnx"} <= found.keys()
+            else None
         )
         result["journal_cost"] = 1 - found["transom_process"]["rate"] / found["transom"]["rate"]
         return result
 
-    def _rate(self, program: Program, filters: Sequence[str], silent: int) -> dict[str, float]:
-        with program:
+    def _rate(
+        self, started: AbstractContextManager[Program], filters: Sequence[str], silent: int
+    ) -> dict[str, float]:  # fmt: skip
+        with started as program:
             load = self._load(self.series, filters)
             try:
                 load.fill(self.subject.length, silent, self.fill, program.name)
@@ -131,7 +146,7 @@ class Plan:
                 load.close()
 
     def receive(self) -> dict[str, Any] | None:
-        """Messages that are received and decoded while no window is due, beside mosquitto_sub. None without mosquitto."""
+        """Messages received and decoded while no window is due, beside mosquitto_sub. None without mosquitto."""
         if not self.broker.fast:
             return None
         found: dict[str, Any] = {}
@@ -218,7 +233,7 @@ class Plan:
 
     def many_series(self) -> list[dict[str, Any]]:
         """Throughput and latency against the number of series, one agent that meets more and more of them."""
-        found = []
+        found: list[dict[str, Any]] = []
         silent = self.subject.silent
         with self._agent(self.subject) as program:
             load = self._load(min(self.sweep))
@@ -242,7 +257,7 @@ class Plan:
         """Each stage's CPU time a reading at batch 64, and memory."""
         config = self._config(self.subject)
         readings = max(2000, round(5000 * self.seconds))
-        more = MORE if self.seconds >= 1 else 2000
+        more = MORE if self.seconds >= 1 else MORE // 5
         command = ["--config", str(config), "--batch", "64", "--readings", str(readings), "--memory", str(more)]
         told = output([sys.executable, "-m", "transom.bench.stages", *command, "--series", *map(str, self.core)], 600)
         found = json.loads(told)
@@ -252,7 +267,8 @@ class Plan:
         total = {count: own[count] + found[count]["infer"] for count in found}
         few, many = str(self.core[0]), str(self.core[-1])
         return {
-            "batch": 64, "own_us": stages.own(at), "infer_us": at["infer"], "journal_us": at["journal"], "stages_us": at,
+            "batch": 64, "own_us": stages.own(at), "infer_us": at["infer"], "journal_us": at["journal"],
+            "stages_us": at,
             "own_us_by_series": own, "total_us_by_series": total,
             "growth": total[many] / total[few], "own_growth": own[many] / own[few],
             "bytes_a_series": memory["bytes_a_series"],

@@ -20,7 +20,8 @@ TRIES = 5  # a port that was free may be taken a moment later
 LISTENING = 10.0  # seconds
 SETTINGS = (
     "allow_anonymous true", "max_queued_messages 0", "max_inflight_messages 1000", "set_tcp_nodelay true",
-    "log_dest stderr", "log_type error", "log_type warning", "log_type notice", "log_type information", "log_type subscribe",
+    "log_dest stderr", "log_type error", "log_type warning", "log_type notice", "log_type information",
+    "log_type subscribe",
 )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def private(folder: Path, *, embedded: bool = False) -> Iterator[Private]:
         if importlib.util.find_spec("amqtt") is None:
             raise BenchError(
                 "transom bench", "finds no broker: neither mosquitto nor amqtt is installed",
-                "apt install mosquitto mosquitto-clients; or in Transom's folder pip install '.[demo]' -c constraints.txt",
+                "apt install mosquitto mosquitto-clients; or in Transom's folder: pip install '.[demo]'",
             )  # fmt: skip
         with Program([sys.executable, "-m", "transom.bench.embedded"], "port ") as program:
             port = int(next(line for line in program.said if line.startswith("port ")).split()[1])

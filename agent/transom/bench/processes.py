@@ -1,6 +1,6 @@
 """Programs that are measured: started, waited for until they say that they are ready, and always ended.
 
-CPU time and memory come from /proc (Linux). Raises BenchError, with what the program said last, when one does not start.
+CPU time and memory come from /proc (Linux). Raises BenchError, with what a program said last, when it does not start.
 """
 
 import os
@@ -44,10 +44,9 @@ class Program:
         begun = time.perf_counter()
         out = subprocess.DEVNULL if self._devnull else subprocess.PIPE
         try:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE if self._devnull else
-                subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
-            )  # fmt: skip  # a session of its own: Ctrl-C is for us, and we end it
+            self._process = spawn(
+                self._command, out, subprocess.PIPE if self._devnull else subprocess.STDOUT
+            )  # fmt: skip
         except OSError as error:
             raise BenchError(self._command[0], f"cannot be started ({error.strerror})") from None
         self._reader = threading.Thread(target=self._read, name="bench-lines", daemon=True)
@@ -55,7 +54,9 @@ class Program:
         try:
             if self._ready is not None and not self.wait_for(self._ready, START):
                 told = " / ".join(self.said) or "nothing"
-                raise BenchError(self.name, f"is not ready after {time.perf_counter() - begun:.0f} s; it said: {told}")
+                raise BenchError(  # noqa: TRY301  # it is ended first
+                    self.name, f"is not ready after {time.perf_counter() - begun:.0f} s; it said: {told}"
+                )  # fmt: skip
         except BaseException:
             self.end()
             raise
@@ -98,7 +99,7 @@ class Program:
         return int(_proc(self._process.pid, "statm").split()[1]) * _PAGE
 
     def wait(self, seconds: float) -> tuple[float, float] | None:
-        """Waits for a program that ends by itself: (moment of its end, monotonic; seconds of CPU), None when it does not."""
+        """For a program that ends by itself: (moment of its end, monotonic; seconds of CPU), None when it does not."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
@@ -135,12 +136,31 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
+def spawn(command: Sequence[str], out: int, err: int) -> "subprocess.Popen[str]":
+    """In a session of its own: Ctrl-C is for us, and we end it. A signal that comes while it is started waits until it
+    is known, or nobody would end it. Raises OSError."""
+    held: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {n: signal.signal(n, lambda number, _: held.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        process = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True, env=environment(),
+            start_new_session=True,
+        )  # fmt: skip
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        process.kill()
+        process.wait()
+        raise KeyboardInterrupt
+    return process
+
+
 def output(command: Sequence[str], seconds: float) -> str:
     """What a program prints that ends by itself. Raises BenchError when it fails or takes longer."""
-    process = subprocess.Popen(
-        list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment(), start_new_session=True,
-    )  # fmt: skip
+    process = spawn(command, subprocess.PIPE, subprocess.PIPE)
     try:
         out, told = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Made-up readings as a stream expects them: topics that fit its pattern, payloads in its format, one value after another.
+"""Made-up readings as a stream expects them: topics that fit its pattern, payloads in its format, one after another.
 
 Settings and a model's channels in, (topic, payload) out. Deterministic but for the times, which the caller gives.
 """
@@ -23,7 +23,8 @@ Make = Callable[[int, int, int], bytes]  # stamp in µs since 1970, number of th
 @dataclass(frozen=True, slots=True)
 class Source:
     """A stream's readings. series: how many it can have, None without limit; predictions: that a message gives;
-    timed: whether a payload says when it was made, to the microsecond."""
+    timed: whether a payload says when it was made, to the microsecond; open: whether a series' latest reading waits for
+    the next one, because more channels may belong to it."""
 
     name: str
     topic: Callable[[int], str]
@@ -31,6 +32,7 @@ class Source:
     series: int | None
     predictions: int
     timed: bool
+    open: bool = False
 
 
 PLAIN_TOPIC = "plant/{device}/{channel}"
@@ -50,7 +52,7 @@ def value(number: int) -> float:
 
 
 def of_stream(name: str, stream: StreamSettings, manifest: Manifest) -> Source:
-    """What the stream of a user's configuration reads. A topic is a series, or one of its channels when it names them."""
+    """What the stream of a configuration reads. A topic is a series, or one of its channels when it names them."""
     pattern = Pattern.parse(stream.topic)
     names = list(stream.channels) or [c.name for c in manifest.channels]
     names = ["value" if n == "*" else n for n in names]
@@ -69,7 +71,7 @@ def of_stream(name: str, stream: StreamSettings, manifest: Manifest) -> Source:
     limit = None if free else len(names) if apart else 1
     each = 1 if apart or several or len(makes) > 1 else len(names) if _whole(stream, names) else 1
     timed = stream.payload != "number" and stream.time_unit in ("auto", "iso", "s", "us", "ns")
-    return Source(name, topic, make, limit, each, timed)
+    return Source(name, topic, make, limit, each, timed, open=apart and several)
 
 
 def _level(level: str, row: int, channel: str) -> str:
@@ -110,7 +112,7 @@ def _template(stream: StreamSettings, values: Sequence[tuple[str, bool]]) -> Mak
     head = ""
     for path, switch in values:
         if "[]." in path:
-            head, _, path = path.partition("[].")  # noqa: PLW2901
+            head, _, path = path.partition("[].")
             listed = True
         _put(inner, path, f"{VALUE}{'switch' if switch else ''}")
     if stream.time_unit != "arrival":

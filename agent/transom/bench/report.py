@@ -17,7 +17,9 @@ def rows(results: Figures) -> Iterator[Row]:
         yield from _latency(found)
     if found := results.get("series"):
         for at in found:
-            meaning = f"{at['cpu_us']:,.0f} µs of CPU each; p50 {_ms(at['p50_ms'])}, p99 {_ms(at['p99_ms'])} at a steady rate"
+            meaning = (
+                f"{at['cpu_us']:,.0f} µs of CPU each; p50 {_ms(at['p50_ms'])}, p99 {_ms(at['p99_ms'])} at a steady rate"
+            )
             yield f"{at['series']:,} series", f"{at['rate']:,.0f} readings/s", meaning
     if found := results.get("core"):
         yield from _core(found)
@@ -30,8 +32,8 @@ def rows(results: Figures) -> Iterator[Row]:
     if found := results.get("start"):
         yield (
             "start to ready", f"{found['ready_s']:.1f} s",
-            f"{found['ratio']:.1f} times import torch alone ({found['import_torch_s']:.1f} s); {found['cpu_ratio']:.1f} times "
-            "its CPU",
+            f"{found['ratio']:.1f} times import torch alone ({found['import_torch_s']:.1f} s); "
+            f"{found['cpu_ratio']:.1f} times its CPU",
         )  # fmt: skip
 
 
@@ -81,7 +83,8 @@ def _latency(found: Figures) -> Iterator[Row]:
 def _core(found: Figures) -> Iterator[Row]:
     yield (
         "agent's own time", f"{found['own_us']:.1f} µs a reading",
-        f"batches of {found['batch']}, CPU; the model {found['infer_us']:.1f} µs, the journal {found['journal_us']:.1f} µs",
+        f"batches of {found['batch']}, CPU; beside it the model {found['infer_us']:.1f} µs and the journal "
+        f"{found['journal_us']:.1f} µs",
     )  # fmt: skip
     counts = list(found["total_us_by_series"])
     yield (

@@ -1,6 +1,6 @@
 """Where the time of a reading goes: each stage of its way timed in one thread, by CPU time. Prints one JSON object.
 
-    python -m transom.bench.stages --config FILE [--batch 64] [--series 1000] [--readings 40000] [--memory N] [--manifests]
+    python -m transom.bench.stages --config FILE [--batch 64] [--series 1000] [--readings 40000] [--memory N]
 
 From the bytes of the broker to the bytes for it, through the very objects that run live, without socket and threads.
 --series takes several numbers: one measurement for each. --memory: bytes that each of N more series costs, too.

@@ -47,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--svg", type=Path, metavar="OUT.svg", help="throughput and latency against number of series")
     parser.add_argument(
-        "--seconds", type=float, default=SECONDS, metavar="N", help="of each measurement (default: 4, two minutes in all)"
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        metavar="N",
+        help="of each measurement (default: 4, two minutes in all)",
     )
     parser.add_argument("--series", type=int, default=1000, help="of the comparison (default: 1000)")
     parser.add_argument("--broker", choices=("auto", "amqtt"), default="auto", help="amqtt although mosquitto is there")
