@@ -27,7 +27,7 @@ def picture(points: Sequence[dict[str, Any]], title: str) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
-        _text(LEFT - 8, 18, "readings/s", "a", "end"), _text(WIDTH - RIGHT + 8, 18, "ms", "b"),
+        _text(6, 18, "readings/s", "a"), _text(WIDTH - RIGHT + 8, 18, "ms", "b"),
         _text(WIDTH / 2, HEIGHT - 6, "series", "", "middle"), _text(WIDTH / 2, 18, title, "", "middle"),
     ]  # fmt: skip
     for i in range(5):

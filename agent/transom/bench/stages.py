@@ -199,8 +199,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.manifests:
         streams = build_pipeline(load_settings(args.config, {})).pipeline.streams
-        found = {name: manifest_as_dict(s.model.manifest) for name, s in streams.items()}
-        print(json.dumps(found))
+        told = {
+            name: {"manifest": manifest_as_dict(s.model.manifest), "file": str(s.model.bundle.path)}  # type: ignore[attr-defined]
+            for name, s in streams.items()
+        }
+        print(json.dumps(told))
         return
     found = dict(run(args.config, args.batch, args.series, args.readings, args.memory))
     print(json.dumps(found))

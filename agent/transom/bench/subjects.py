@@ -67,7 +67,7 @@ def configured(settings: Settings, config: Path | None, flags: Mapping[str, Any]
             table["model"] = str(file.absolute())
     path = write(folder / "user.toml", 1, streams, folder / "none")
     told = json.loads(output([sys.executable, "-m", "transom.bench.stages", "--config", str(path), "--manifests"], 120))
-    manifests = {name: msgspec.convert(m, Manifest) for name, m in told.items()}
+    manifests = {name: msgspec.convert(m["manifest"], Manifest) for name, m in told.items()}
     if not manifests:
         raise BenchError(str(config), "has no stream that can run", f"see transom check -c {config}")
     streams = {name: streams[name] for name in manifests}
@@ -77,14 +77,20 @@ def configured(settings: Settings, config: Path | None, flags: Mapping[str, Any]
     naive = None
     if len(streams) == 1:
         name, m = next(iter(manifests.items()))
-        naive = _naive(settings, name, m, streams[name])
+        naive = _naive(settings, name, m, Path(told[name]["file"]))
     longest = max(m.length for m in manifests.values())
-    return Subject(f"{models}, {len(streams)} streams of {config}", streams, sources, least - 1, longest, naive)
+    return Subject(
+        f"{models}, {len(streams)} stream{'s' * (len(streams) != 1)} of {config}",
+        streams,
+        sources,
+        least - 1,
+        longest,
+        naive,
+    )
 
 
-def _naive(settings: Settings, name: str, manifest: Manifest, table: Mapping[str, Any]) -> list[str] | None:
+def _naive(settings: Settings, name: str, manifest: Manifest, file: Path) -> list[str] | None:
     stream = settings.streams[name]
-    file = Path(table.get("model", ""))
     if len(manifest.channels) != 1 or len(stream.channels) > 1 or file.suffix != ".pt":
         return None
     if stream.payload not in ("auto", "json", "number") or "[]." in (stream.value or ""):
