@@ -35,6 +35,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "call": ("transom.verbs.call", "ask a running agent: ping, mute, acknowledge, explain, … (off unless allowed)"),
     "check": ("transom.verbs.check", "every problem of a configuration and its models, before it runs"),
     "inspect": ("transom.verbs.inspect", "what a model file says of itself, its size and its latency here"),
+    "bench": (
+        "transom.verbs.bench",
+        "readings a second, latency, memory and start on this machine, with a plain script beside",
+    ),
 }
 
 INTERRUPTED = 128 + 2  # as a shell reports a process ended by SIGINT, and by SIGPIPE
