@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from transom.core.events import by_its_past
 from transom.core.habit import HOUR, Habits
@@ -9,7 +11,7 @@ from transom.core.hold import ACCEPT
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.news import Records
 from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
-from transom.core.own import Own, realised
+from transom.core.own import Own, foreseen, realised
 from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import StreamSpec
 
@@ -118,6 +120,24 @@ def test_p_values_fall_with_surprise_and_stay_within_bounds() -> None:
     assert p[0] == 1.0
     assert (np.diff(p) <= 0).all()
     assert (p > 0).all()
+
+
+@given(st.lists(st.floats(1e-12, 1.0), min_size=2, max_size=20), st.integers(1, 10**7))
+def test_what_nobody_has_watched_long_enough_for_is_never_rarer_than_it_was_and_keeps_its_order(
+    p: list[float], windows: int
+) -> None:
+    before = np.sort(np.array(p))
+    after = foreseen(before, np.full(len(p), windows))
+    assert (after >= before).all()
+    assert (after <= 1).all()
+    assert (np.diff(after) >= 0).all()
+    np.testing.assert_array_equal(after[before * windows >= 1], before[before * windows >= 1])
+
+
+def test_a_bar_that_lies_beyond_all_windows_so_far_is_as_much_harder_to_reach_as_it_lies_beyond() -> None:
+    bar, windows = 1e-4, np.array([100])
+    needed = bar * (bar * windows[0])
+    assert foreseen(np.array([needed * 0.99]), windows)[0] < bar < foreseen(np.array([needed * 1.01]), windows)[0]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -153,7 +153,8 @@ class Judge:
         if self.threshold is not None:
             return score >= self.threshold, score < CALM_SCORE * self.threshold, score >= 2 * self.threshold
         bar = np.minimum(self._per_window(ids), HIGHEST_BAR)
-        return p <= bar, p >= np.minimum(CALM * bar, 0.5), p <= CRITICAL * bar
+        # Of a bar near 1 the tenfold is exceeded by ordinary windows: calm is half way to it at most.
+        return p <= bar, p >= np.minimum(CALM * bar, np.sqrt(bar)), p <= CRITICAL * bar
 
     def _alert(
         self, predictions: Predictions, i: int, series: int, change: int, since: int, peak: float, severity: str,

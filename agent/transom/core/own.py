@@ -2,7 +2,8 @@
 
 For models that take any sensor, and so cannot know what this one is like. A window's surprise is -log of the p-value
 of its novelty by peaks over a threshold; REALISED turns it into how often it really came on simulated normal data, as
-news, because distances to centres that go on learning are not exponentially distributed.
+news, because distances to centres that go on learning are not exponentially distributed. What is rarer than once in all
+windows so far is extrapolated, and counts for half on the scale of logarithms (`foreseen`).
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from transom.core.table import Table
 TAIL, PRIOR = 0.1, 300.0  # of the peaks over a threshold: share of windows above it, windows that the prior counts for
 REALISED = (  # surprise, and -log of the share of windows that were news with so much
     (0.0, 1.5, 2.0, 2.4, 2.8, 3.4, 4.2, 4.5, 5.0, 5.6, 7.0, 11.0),
-    (0.0, 2.3, 3.4, 4.3, 5.0, 5.7, 6.6, 6.9, 7.6, 8.3, 9.06, 9.9),
+    (0.0, 1.9, 3.0, 3.9, 4.6, 5.3, 6.2, 6.5, 7.2, 7.9, 8.66, 9.5),
 )
 BEYOND = 0.2  # slope after the last of them
 HUGE = 1e30  # values beyond count as this
@@ -43,6 +44,14 @@ class Told(NamedTuple):
     side: NDArray[np.int8]
     usual: NDArray[np.float64]
     level: NDArray[np.float64]
+
+
+def foreseen(p_value: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """p_value, windows seen: [n] -> p-value float64 [n], no smaller than before: sqrt(p / windows) below 1 / windows.
+
+    So a bar b that lies b windows < 1 beyond what was seen is b^2 windows: while a series is younger than the time in
+    which one false alarm is allowed, half as many are expected as allowed, and none is due to a tail nobody has seen."""
+    return np.where(p_value * windows < 1.0, np.sqrt(p_value / np.maximum(windows, 1)), p_value)
 
 
 def realised(surprise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -75,7 +84,8 @@ class Own:
         surprise = self.calibration.surprise(series, novelty)
         self.calibration.learn(series, novelty, end)
         news, lately = self.records.news(series, surprise, told_again(per_window))
-        return Told(realised(surprise), news, lately, side, v - departure, self.situations.level[series])
+        p_value = foreseen(realised(surprise), self.calibration.windows[series])
+        return Told(p_value, news, lately, side, v - departure, self.situations.level[series])
 
     def resize(self, size: int) -> None:
         for _, room in self._rooms():
