@@ -24,7 +24,7 @@ transom train --data autumn.csv --from pump.pt --output pump.pt
 transom train --recipe universal --output universal.pt"""
 
 # The families, as transom_models.families has them.
-SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket")
+SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket", "hydra")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from transom_models.families.cnn import Cnn
 from transom_models.families.fcn import Fcn
 from transom_models.families.gru import Gru
+from transom_models.families.hydra import Hydra
 from transom_models.families.lstm import Lstm
 from transom_models.families.rnn import Rnn
 from transom_models.families.rocket import Rocket
@@ -16,5 +17,6 @@ from transom_models.families.scales import Scales
 from transom_models.families.tcn import Tcn
 
 FAMILIES: dict[str, type[nn.Module]] = {
-    "lstm": Lstm, "gru": Gru, "rnn": Rnn, "cnn": Cnn, "tcn": Tcn, "fcn": Fcn, "scales": Scales, "rocket": Rocket
+    "lstm": Lstm, "gru": Gru, "rnn": Rnn, "cnn": Cnn, "tcn": Tcn, "fcn": Fcn, "scales": Scales, "rocket": Rocket,
+    "hydra": Hydra,
 }  # fmt: skip
