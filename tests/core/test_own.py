@@ -228,7 +228,9 @@ def test_a_busy_night_is_told_by_what_is_usual_at_that_hour() -> None:
 class TestHold:
     """Alerts that a series' own past has raised, by a budget of one a month at a value a minute."""
 
-    def told(self, values: np.ndarray, minutes: int = 1) -> list[tuple[str, int]]:
+    def told(self, values: np.ndarray, minutes: int = 1, days: int = 30) -> list[tuple[str, int]]:
+        """days: in which one false alarm is allowed."""
+
         class Band:
             sha256 = ""
             manifest = Manifest(
@@ -239,7 +241,7 @@ class TestHold:
                 score = np.ones(len(windows), np.float32)
                 return {"score": score, "contribution": score[:, None], "expected": np.nan_to_num(windows[:, -1])}
 
-        pipeline = Pipeline([(StreamSpec("s", "plant/{device}", budget=1 / 2_592_000_000), Band())])
+        pipeline = Pipeline([(StreamSpec("s", "plant/{device}", budget=1 / (86_400_000 * days)), Band())])
         found = []
         for i, value in enumerate(values):
             at = 1_700_006_400_000 + 60_000 * minutes * i
@@ -253,6 +255,11 @@ class TestHold:
         (raised, begun), (cleared, over) = self.told(quiet)
         assert (raised, begun, cleared) == ("raise", 600, "clear")
         assert 684 <= over < 700
+
+    def test_alerts_on_hourly_data_by_a_budget_of_one_a_day_end(self) -> None:
+        """Ten times a bar of 1/24 is what ordinary hours are below: they must be calm all the same."""
+        told = self.told(np.random.default_rng(3).normal(size=24 * 60), minutes=60, days=1)
+        assert [event for event, _ in told].count("clear") >= 10
 
     def test_a_spike_is_over_after_five_windows(self) -> None:
         quiet = np.random.default_rng(1).normal(size=700)

@@ -22,7 +22,7 @@ from transom.core.table import Table
 TAIL, PRIOR = 0.1, 300.0  # of the peaks over a threshold: share of windows above it, windows that the prior counts for
 REALISED = (  # surprise, and -log of the share of windows that were news with so much
     (0.0, 1.5, 2.0, 2.4, 2.8, 3.4, 4.2, 4.5, 5.0, 5.6, 7.0, 11.0),
-    (0.0, 1.9, 3.0, 3.9, 4.6, 5.3, 6.2, 6.5, 7.2, 7.9, 8.66, 9.5),
+    (0.0, 2.7, 3.8, 4.7, 5.4, 6.1, 7.0, 7.3, 8.0, 8.7, 9.46, 10.3),
 )
 BEYOND = 0.2  # slope after the last of them
 HUGE = 1e30  # values beyond count as this
@@ -49,8 +49,8 @@ class Told(NamedTuple):
 def foreseen(p_value: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray[np.float64]:
     """p_value, windows seen: [n] -> p-value float64 [n], no smaller than before: sqrt(p / windows) below 1 / windows.
 
-    So a bar b that lies b windows < 1 beyond what was seen is b^2 windows: while a series is younger than the time in
-    which one false alarm is allowed, half as many are expected as allowed, and none is due to a tail nobody has seen."""
+    So of a bar with bar x windows < 1 only p <= bar^2 x windows is over: while a series is younger than the time in
+    which one false alarm is allowed, what raises one must be as much rarer as the bar lies beyond all it has shown."""
     return np.where(p_value * windows < 1.0, np.sqrt(p_value / np.maximum(windows, 1)), p_value)
 
 
