@@ -10,7 +10,6 @@ from torch import nn
 
 from transom.errors import ModelError
 from transom_models import data, periods
-from transom_models.families.rocket import Rocket
 from transom_models.tasks import (
     Classifier,
     DailyForecaster,
@@ -22,7 +21,7 @@ from transom_models.tasks import (
     ResidualDetector,
     SwitchDetector,
 )
-from transom_models.tasks.classify import vary
+from transom_models.tasks.classify import RANDOM, vary
 from transom_models.tasks.switch import late_start
 from transom_models.training import Plan, Trained, train
 
@@ -85,7 +84,7 @@ def scaling(windows: NDArray[np.generic]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def learn(module: nn.Module, found: data.Dataset, epochs: int, seed: int) -> Trained:
     """Trains in place; random kernels are solved for instead, on the training and the validation part."""
-    if isinstance(module, Classifier) and isinstance(module.body, Rocket):
+    if isinstance(module, Classifier) and isinstance(module.body, RANDOM):
         begun = time.monotonic()
         parts = found.train, found.validation
         right = module.solve(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))

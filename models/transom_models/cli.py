@@ -26,7 +26,7 @@ transom train --recipe universal --output universal.pt
 transom train --recipe home-appliance --data recordings/ --output appliance.pt"""
 
 # The families, as transom_models.families has them.
-SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket", "bins")
+SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket", "bins", "hydra")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -51,6 +51,10 @@ class Rocket(nn.Module):
             found += [y.amax(2), torch.relu(over).mean(2), (over > 0).to(y.dtype).mean(2)]
         return torch.cat(found, 1)[:, : self.hidden]
 
+    def views(self, x: Tensor) -> Tensor:
+        """[B, T, F] -> [B, 1, D]: what the layer on top learns from."""
+        return self.forward(x)[:, None]
+
     def forward(self, x: Tensor) -> Tensor:  # [B, T, F]
         return (self.pooled(x) - self.centre) / self.spread  # [B, D]
 
