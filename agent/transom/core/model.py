@@ -46,6 +46,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     forecast's first: 1, or 0 for a target that is no input and so is unknown at the window's end too.
     content_sha256: digest of the archive's members except the manifest (see runtimes/archive.py); it does not cover
     what stands here, such as the calibration: to pin a model take the digest of the file.
+    twin_of: of an ONNX file, the SHA-256 of the TorchScript file that it was made from; parameters: how many numbers
+    of it were trained, 0 where that is not said.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     torch: str = ""
     created: str = ""
     content_sha256: str = ""
+    twin_of: str = ""
+    parameters: int = 0
     format: int = 1
 
     @property

@@ -1,4 +1,4 @@
-"""What a manifest must say beyond its types, for a model that can run. A manifest comes in, the first problem goes out.
+"""The manifest's bytes to a manifest that a model can run with: what it must say beyond its types.
 
 Opens nothing.
 """
@@ -6,11 +6,29 @@ Opens nothing.
 import math
 from itertools import pairwise
 
-from transom.core.model import CalibrationTable, Manifest
+import msgspec
+
+from transom.core.model import CalibrationTable, Manifest, decode_manifest
+from transom.errors import ModelError
+from transom.runtimes.archive import AGAIN, FOREIGN
 
 FORMATS = (1,)
 MAX_LENGTH = 100_000  # steps of a window; more is a mistake, and the memory of it multiplies by channels and series
 MAX_CHANNELS = 10_000
+
+
+def read(data: bytes, place: str) -> Manifest:
+    """The manifest, checked. Raises ModelError."""
+    try:
+        manifest = decode_manifest(data)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"{place}, manifest", str(error), FOREIGN) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"{place}, manifest", f"is not JSON ({error})", AGAIN) from error
+    wrong = problem(manifest)
+    if wrong:
+        raise ModelError(f"{place}, manifest", f"{wrong[0]}: {wrong[1]}", "train the model again with this version")
+    return manifest
 
 
 def problem(manifest: Manifest) -> tuple[str, str] | None:

@@ -1,0 +1,159 @@
+"""Windows of any number to calls of a runtime in a few batch sizes, such that the same row gives the same bits in each.
+
+A runtime gives one function: a batch in, its outputs by name out. Knows neither torch nor ONNX Runtime.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transom.core.model import PROMISED, Manifest
+from transom.errors import ModelError
+
+Arrays = dict[str, NDArray[np.float32]]
+
+# Kernels for a few rows may add in another order, so that the last digits of a row differ from those in a larger batch:
+# 1 and 2 rows always did here, larger sizes with some shapes. `warm` keeps the sizes that agree to the bit. With layers
+# of very few outputs (4 classes, say) even the row's place in the batch can matter; then each row runs alone.
+BATCH_SIZES = (4, 16, 64, 256)
+
+PROBED = 2  # batches of the largest size on which the sizes are compared
+
+
+class BatchedModel(ABC):
+    """`core.model.Model` whose runtime takes batches of a few sizes: filled up to one of them and cut at the largest.
+
+    Calls from more than one thread at a time are safe where those of the runtime are; they wait for none.
+    """
+
+    warm_calls = 1  # calls of a size until it is as fast as it gets
+
+    def __init__(self, manifest: Manifest, file: str, batch_sizes: tuple[int, ...]) -> None:
+        """file: for messages. batch_sizes: ascending, each 2 or more. Raises ModelError for others."""
+        if not batch_sizes or batch_sizes[0] < 2:
+            raise ModelError(file, f"batch sizes {batch_sizes}", "give one or more, each 2 or more")
+        self._manifest, self._file, self.batch_sizes = manifest, file, batch_sizes
+        self._row_shapes = row_shapes(manifest)
+        self.alone = False  # True when a row's place in a batch changes its bits
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._manifest
+
+    @abstractmethod
+    def _call(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
+        """float32 [B, T, C], which it may write into -> arrays by name, checked by the caller. Raises ModelError."""
+
+    def warm(self) -> None:
+        """Runs each batch size, so that the first real call is quick, and gives up those that change a row's bits."""
+        shape = self.manifest.length, len(self.manifest.channels)
+        probe = probe_windows(PROBED * self.batch_sizes[-1], *shape)
+        whole: Arrays = {}
+        kept = []
+        for size in reversed(self.batch_sizes):
+            for _ in range(self.warm_calls):
+                self._run(probe[:size].copy())
+            given = self._in_batches(probe, size)
+            if not whole:
+                whole = given
+                moved = self._in_batches(np.roll(probe, 1, axis=0), size)
+                self.alone = not _same({key: np.roll(array, -1, axis=0) for key, array in moved.items()}, whole)
+            if _same(given, whole):
+                kept.append(size)
+        self.batch_sizes = (self.batch_sizes[0],) if self.alone else tuple(reversed(kept))
+
+    def _in_batches(self, values: NDArray[np.float32], size: int) -> Arrays:
+        parts = [self._run(values[i : i + size].copy()) for i in range(0, len(values), size)]
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def infer(self, values: NDArray[np.float32]) -> Arrays:
+        """values: float32 [B, T, C], NaN where missing -> the task's outputs, float32, first axis B.
+
+        The same row gives the same bits in a batch of any size. Raises ModelError for another shape or dtype, and
+        when the model fails or does not give what its task promises.
+        """
+        expected = (self.manifest.length, len(self.manifest.channels))
+        if values.ndim != 3 or values.shape[1:] != expected or values.dtype != np.float32:
+            raise ModelError(
+                self.manifest.label, f"windows of {values.dtype} {list(values.shape)}",
+                f"it takes float32 [B, {expected[0]}, {expected[1]}]",
+            )  # fmt: skip
+        count, largest = len(values), 1 if self.alone else self.batch_sizes[-1]
+        parts = [self._padded(values[start : start + largest]) for start in range(0, max(count, 1), largest)]
+        if len(parts) == 1:
+            return parts[0]
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def _padded(self, values: NDArray[np.float32]) -> Arrays:
+        count = len(values)
+        size = next(s for s in self.batch_sizes if s >= count)
+        batch = np.zeros((size, *values.shape[1:]), np.float32)  # a copy: a model may write into its input
+        batch[:count] = values
+        return {key: array[:count] for key, array in self._run(batch).items()}
+
+    def _run(self, batch: NDArray[np.float32]) -> Arrays:
+        given = self._call(batch)
+        outputs: Arrays = {}
+        for key, shape in self._row_shapes.items():
+            array = given.get(key)
+            if array is None:
+                if key == "interval":
+                    continue
+                raise self._broken(f"gives no {key!r}")
+            if array.shape != (len(batch), *shape) or array.dtype != np.float32:
+                raise self._broken(f"gives {key!r} as {array.dtype} {list(array.shape)}", shape)
+            outputs[key] = array
+        return outputs
+
+    @property
+    def _place(self) -> str:
+        return f"{self._file}, {self.manifest.label}"
+
+    def _broken(self, problem: str, shape: tuple[int, ...] | None = None) -> ModelError:
+        task = self.manifest.task
+        if shape is None:
+            return ModelError(self._place, problem, f"the task {task} promises {', '.join(PROMISED[task])}")
+        wanted = ", ".join(["B", *map(str, shape)])
+        return ModelError(self._place, problem, f"the task {task} promises float32 [{wanted}]")
+
+
+def row_shapes(m: Manifest) -> dict[str, tuple[int, ...]]:
+    """The shape of a row of each output; `interval` alone may be left out."""
+    channels = len(m.channels)
+    shapes: dict[str, tuple[int, ...]] = {
+        "forecast": (m.horizon, len(m.targets) or channels, len(m.quantiles)),
+        "score": (),
+        "contribution": (channels,),
+        "expected": (channels,),
+        "probability": (len(m.classes),),
+    }
+    return {key: shapes[key] for key in PROMISED[m.task]} | {"interval": (channels, 2)}
+
+
+def probe_windows(count: int, length: int, channels: int) -> NDArray[np.float32]:
+    """float32 [count, length, channels] of every kind that a model should stand: noise and walks, small and large, a
+    series that has just begun, and in row 0 one of which nothing was heard."""
+    random = np.random.default_rng(0)
+    probe = random.normal(size=(count, length, channels))
+    probe[::2] = probe[::2].cumsum(axis=1)
+    probe = (probe * random.choice([0.1, 1, 3, 100], (count, 1, 1))).astype(np.float32)
+    probe[::7, : length // 2] = np.nan
+    probe[0] = np.nan  # it may give NaN, and must not fail
+    return probe
+
+
+def _same(a: Arrays, b: Arrays) -> bool:
+    return all(np.array_equal(a[key], b[key], equal_nan=True) for key in a)
+
+
+def first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def last_line(error: Exception) -> str:
+    """TorchScript puts its own traceback first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
