@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("transom.verbs.demo", "a simulated plant with faults, a broker inside and a live view; nothing to set up"),
     "replay": ("transom.verbs.replay", "recordings through the pipeline that runs live, as fast as it can"),
     "train": ("transom_models.cli", "train a model on recordings and write it as one file"),
+    "convert": ("transom_models.converting", "write a model's ONNX twin, which runs without torch"),
     "check": ("transom.verbs.check", "every problem of a configuration and its models, before it runs"),
     "inspect": ("transom.verbs.inspect", "what a model file says of itself, its size and its latency here"),
 }

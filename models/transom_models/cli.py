@@ -75,6 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="of torch; another number, other last digits (default: 1)"
     )
+    parser.add_argument(
+        "--onnx", action=argparse.BooleanOptionalAction, default=True,
+        help="also write the model's twin for ONNX Runtime beside it, MODEL.onnx (default: yes)",
+    )  # fmt: skip
     parser.add_argument("--name", help="the model's name (default: the output file's)")
 
 
@@ -98,6 +102,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ModelError(
             "--output", f"{str(args.output)!r} is a folder", f"name a file, such as {args.output}/model.pt"
         )
+    if args.output.suffix == ".onnx":
+        raise ModelError(
+            "--output", f"{str(args.output)!r} names the twin", f"write {args.output.stem}.pt: the twin comes beside it"
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ModelError("--output", f"the folder {str(folder)!r} cannot be written to", "choose another")
     if args.recipe is not None:
@@ -113,6 +121,9 @@ def _report(console: Console, manifest: Manifest, path: Path, seconds: float) ->
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{manifest.label}, {manifest.family}, {manifest.task}")
     table.add_row("file", f"{path} ({path.stat().st_size / 1000:.0f} kB)")
+    twin = path.with_suffix(".onnx")
+    if twin.exists():
+        table.add_row("twin", f"{twin} ({twin.stat().st_size / 1000:.0f} kB) for ONNX Runtime")
     table.add_row("trained", f"{seconds:.0f} s on {manifest.data}")
     step = f"{manifest.step} ms" if manifest.step else "one reading"
     table.add_row("window", f"{manifest.length} steps of {step}, {len(manifest.channels)} channels")

@@ -35,7 +35,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     # Sums in another order have other last digits, so the machine's cores must not decide.
     torch.set_num_threads(max(1, args.threads))
     if args.recipe is not None:
-        manifest, trained = recipe.make(recipe.read(args.recipe), args.output, args.seed)
+        manifest, trained = recipe.make(recipe.read(args.recipe), args.output, args.seed, args.onnx)
         return manifest, trained.seconds
     start = warm.read(args.start) if args.start else None
     if start is not None:
@@ -110,5 +110,5 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         data=", ".join(p.name for p in args.data), metrics=metrics, torch=torch.__version__.split("+")[0],
         created=datetime.now(UTC).strftime("%Y-%m-%d"),
     )  # fmt: skip
-    manifest = export.export(module, manifest, args.output, normal[:256])
+    manifest = export.export(module, manifest, args.output, normal[:256], args.onnx)
     return manifest, trained.seconds

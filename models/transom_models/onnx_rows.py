@@ -2,12 +2,15 @@
 
 ONNX Runtime adds up a row from the first address that its vectors can load; with 127 numbers a row each row begins
 elsewhere between two such addresses and is added up in another order. So what is summed is filled up with zeros to
-whole vectors. Needs the package onnx.
+whole vectors. Needs the packages onnx and onnxruntime.
 """
 
+import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
+SUMS = ("ReduceSum", "ReduceMean")
 VECTOR = 16  # numbers; 64 bytes is the longest vector and the alignment of every buffer
 
 
@@ -18,7 +21,7 @@ def steady(data: bytes) -> bytes:
     constants = {node.output[0]: node for node in model.graph.node if node.op_type == "Constant"}
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        nodes += _filled(node, shapes, constants) if node.op_type in ("ReduceSum", "ReduceMean") else [node]
+        nodes += _filled(node, shapes, constants) if node.op_type in SUMS else [node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     del model.graph.value_info[:]
@@ -28,21 +31,24 @@ def steady(data: bytes) -> bytes:
     return result
 
 
-def _shapes(model: ModelProto) -> dict[str, list[int]]:
-    """Of everything whose shape is known, in a batch of two."""
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
-    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
-    inferred = shape_inference.infer_shapes(fixed, data_prop=True)
-    found = {}
-    for info in (*inferred.graph.value_info, *inferred.graph.input):
-        dims = info.type.tensor_type.shape.dim
-        if all(d.HasField("dim_value") for d in dims) and info.type.tensor_type.elem_type == TensorProto.FLOAT:
-            found[info.name] = [d.dim_value for d in dims]
-    return found
+def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Of what is summed, in a batch of two windows: looked at, because the exporter does not always know."""
+    names = sorted({n.input[0] for n in model.graph.node if n.op_type in SUMS} - {i.name for i in model.graph.input})
+    open_model = ModelProto()
+    open_model.CopyFrom(model)
+    open_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        open_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    window = session.get_inputs()[0]
+    given = session.run(names, {window.name: np.zeros((2, *window.shape[1:]), np.float32)}) if names else []
+    return {name: array.shape for name, array in zip(names, given, strict=True) if array.dtype == np.float32}
 
 
-def _filled(node: NodeProto, shapes: dict[str, list[int]], constants: dict[str, NodeProto]) -> list[NodeProto]:
+def _filled(node: NodeProto, shapes: dict[str, tuple[int, ...]], constants: dict[str, NodeProto]) -> list[NodeProto]:
     shape, axes = shapes.get(node.input[0]), _axes(node, constants)
     if shape is None or axes is None or len(axes) != 1:
         return [node]

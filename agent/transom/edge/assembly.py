@@ -16,7 +16,7 @@ from transom.core.pipeline import Pipeline
 from transom.core.stream import StreamSpec
 from transom.core.values import ChannelSpec
 from transom.errors import ModelError, SettingsError, TransomError
-from transom.runtimes import bundle, torchscript
+from transom.runtimes import choice
 from transom.settings import Settings, StreamSettings
 
 log = logging.getLogger(__name__)
@@ -96,11 +96,14 @@ def build_pipeline(settings: Settings) -> Assembly:
     broken: dict[str, TransomError] = {}
     streams: list[tuple[StreamSpec, Model]] = []
     models: dict[tuple[Path, str | None], Model] = {}
+    runtime = settings.agent.runtime
     for name, stream in settings.streams.items():
         try:
-            key = bundle.find_model(stream.model, settings.folder), stream.model_sha256
+            key = choice.find(stream.model, settings.folder, runtime), stream.model_sha256
             if key not in models:
-                models[key] = torchscript.load(key[0], sha256=key[1], threads=settings.agent.threads)
+                models[key] = choice.load(
+                    stream.model, settings.folder, runtime, sha256=key[1], threads=settings.agent.threads
+                )
             streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
         except ModelError as error:
             broken[name] = ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy)

@@ -24,7 +24,7 @@ from transom.edge import recordings
 from transom.edge.assembly import build_pipeline, stream_spec
 from transom.errors import RecordingError, SettingsError, TransomError
 from transom.flags import settings_arguments
-from transom.runtimes import bundle, torchscript
+from transom.runtimes import choice
 from transom.settings import Settings, StreamSettings, load_settings
 
 EXAMPLES = """\
@@ -96,9 +96,11 @@ class _TableReplay:
 
     def __init__(self, settings: Settings, model: str | None, stream: str | None) -> None:
         name, self._stream = _stream_for_tables(settings, stream)
-        path = bundle.find_model(model or self._stream.model, Path() if model else settings.folder)
+        name, folder = model or self._stream.model, Path() if model else settings.folder
         digest = None if model else self._stream.model_sha256
-        self.model: Model = torchscript.load(path, sha256=digest, threads=settings.agent.threads)
+        self.model: Model = choice.load(
+            name, folder, settings.agent.runtime, sha256=digest, threads=settings.agent.threads
+        )
         self._spec: StreamSpec = stream_spec(name, self._stream, self.model.manifest)
         self._pipelines: dict[str | None, Pipeline] = {}
         self.tables: list[recordings.OpenTable] = []
