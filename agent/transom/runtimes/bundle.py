@@ -17,8 +17,8 @@ from transom.core.model import Manifest, encode_manifest
 from transom.errors import ModelError
 from transom.runtimes import archive, files, scan
 from transom.runtimes import manifest as manifests
-from transom.runtimes.archive import AGAIN, FOREIGN, MANIFEST, content_sha256
-from transom.runtimes.files import MAX_SIZE, find_model, shipped_models
+from transom.runtimes.archive import MANIFEST, content_sha256
+from transom.runtimes.files import AGAIN, FOREIGN, MAX_SIZE, find_model, shipped_models
 
 if TYPE_CHECKING:
     import torch

@@ -7,14 +7,17 @@ it: `pump.pt` and `pump.onnx`.
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from transom.errors import ModelError
-from transom.runtimes import bundle, files, onnx, torchscript
+from transom.runtimes import files, onnx
+
+if TYPE_CHECKING:
+    from transom.runtimes import bundle, torchscript
 
 Runtime = Literal["auto", "torchscript", "onnx"]
-Opened = bundle.Bundle | onnx.OnnxBundle
-Loaded = torchscript.TorchScriptModel | onnx.OnnxModel
+Opened: TypeAlias = "bundle.Bundle | onnx.OnnxBundle"
+Loaded: TypeAlias = "torchscript.TorchScriptModel | onnx.OnnxModel"
 
 
 def find(name: str, base: Path, runtime: Runtime = "auto") -> Path:
@@ -48,6 +51,8 @@ def open_model(name: str, base: Path, runtime: Runtime = "auto", sha256: str | N
     that was made from another file than the one that is named."""
     file = find(name, base, runtime)
     if file.suffix != onnx.SUFFIX:
+        from transom.runtimes import bundle  # here, because an agent without torch needs none of it
+
         return bundle.open_bundle(file, sha256)
     opened = onnx.open_bundle(file, sha256)
     named = files.find_model(name, base)
@@ -65,6 +70,8 @@ def from_opened(opened: Opened, *, threads: int = 1) -> Loaded:
     """Loads what was verified. Raises ModelError."""
     if isinstance(opened, onnx.OnnxBundle):
         return onnx.from_bundle(opened, threads=threads)
+    from transom.runtimes import torchscript
+
     return torchscript.from_bundle(opened, threads=threads)
 
 

@@ -14,10 +14,13 @@ import tempfile
 from pathlib import Path
 
 from transom.errors import ModelError
-from transom.runtimes.archive import FOREIGN
 
 MAX_SIZE = 256 << 20  # bytes of a model file
 SUFFIX = ".pt"
+
+AGAIN = "copy the file again from where it was made, or train it again"
+FOREIGN = "a model file is what `transom train` writes"
+
 CHECKSUMS = "SHA256SUMS"  # of a folder of models, as sha256sum writes it
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from transom.core.model import CalibrationTable, Manifest, decode_manifest
 from transom.errors import ModelError
-from transom.runtimes.archive import AGAIN, FOREIGN
+from transom.runtimes.files import AGAIN, FOREIGN
 
 FORMATS = (1,)
 MAX_LENGTH = 100_000  # steps of a window; more is a mistake, and the memory of it multiplies by channels and series

@@ -16,8 +16,8 @@ from transom.core.model import PROMISED, Manifest, encode_manifest
 from transom.errors import ModelError
 from transom.runtimes import files, onnx_scan
 from transom.runtimes import manifest as manifests
-from transom.runtimes.archive import AGAIN, FOREIGN
 from transom.runtimes.batches import BATCH_SIZES, BatchedModel, first_line
+from transom.runtimes.files import AGAIN, FOREIGN
 
 SUFFIX = ".onnx"
 INPUT = "window"
@@ -88,7 +88,7 @@ def from_bundle(bundle: OnnxBundle, *, threads: int = 1, batch_sizes: Sequence[i
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3  # errors: they come as exceptions as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a small box has other work for its cores
-    options.enable_cpu_mem_arena = False  # what it keeps grows with the largest batch
+    options.enable_mem_pattern = False  # one more buffer for each batch size
     try:
         session = runtime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base but Exception

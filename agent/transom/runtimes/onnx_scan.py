@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from transom.errors import ModelError
 from transom.runtimes import protobuf
-from transom.runtimes.archive import AGAIN, FOREIGN
+from transom.runtimes.files import AGAIN, FOREIGN
 
 UNSAFE = "it was not written by `transom convert`: do not use it"
 

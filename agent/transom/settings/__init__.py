@@ -59,7 +59,7 @@ def read(config: Path | None, overrides: Mapping[str, Any], *, need_streams: boo
     problems += rules.across(layers, need_streams=need_streams and layers.file_read)
     settings = None
     raw = rules.with_password(layers.merged)
-    for key in [k for k in raw if k.startswith("_")]:  # pydantic-settings would take these as arguments of its own
+    for key in [k for k in raw if k.startswith("_")]:  # pydantic would pass over them
         problems.append(TransomError(layers.place((key,)), "unknown key", meant((key,))))
         del raw[key]
     try:

@@ -9,8 +9,16 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    model_validator,
+)
 
 from transom.settings import rules
 from transom.settings.quantities import Duration, PositiveDuration, Whole
@@ -179,18 +187,10 @@ class BrokerSettings(Section):
         return self
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The whole configuration, complete and checked."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter=ENV_DELIMITER,
-        env_ignore_empty=True,  # compose files like to set variables to nothing
-        enable_decoding=False,  # lists are read by quantities.parse_list, which refuses with a remedy
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
     agent: AgentSettings = Field(default_factory=AgentSettings)
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
@@ -218,16 +218,3 @@ class Settings(BaseSettings):
     def base(self) -> str:
         """The topic under which this agent publishes."""
         return f"transom/{self.agent.id}"
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is given: sources.py lays the sources over each other and knows where each value came from."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import EnvSettingsSource
-
 from transom.errors import SettingsError, TransomError
 from transom.flags import merged, nearest, nested
 from transom.settings.options import ENV_DELIMITER, ENV_PREFIX, Settings
@@ -61,7 +59,7 @@ def read_layers(config: Path | None, overrides: Mapping[str, Any]) -> tuple[Laye
     except SettingsError as error:
         problems += error.problems
         file = None
-    environment = _known_names(EnvSettingsSource(Settings)(), file or {})
+    environment = _known_names(_environment(), file or {})
     flags = nested(overrides)
     rooted = _rooted(file or {}, config.parent.absolute()) if config else {}
     for layer in (environment, flags):
@@ -112,8 +110,22 @@ def _spelled(name: str, known: object) -> str:
     return folded.get(name, name)
 
 
+def _environment() -> dict[str, Any]:
+    """TRANSOM_BROKER__HOST=x as {"broker": {"host": "x"}}. What is empty is not set: compose files like to do that."""
+    tables: dict[str, Any] = {}
+    for name, value in sorted(os.environ.items()):
+        path = name.lower().removeprefix(ENV_PREFIX.lower()).split(ENV_DELIMITER)
+        if not value or not name.lower().startswith(ENV_PREFIX.lower()) or path[0] not in Settings.model_fields:
+            continue
+        inner: dict[str, Any] = {path[-1]: value}
+        for part in reversed(path[1:-1]):
+            inner = {part: inner}
+        tables = merged(tables, {path[0]: inner} if len(path) > 1 else inner)
+    return tables
+
+
 def _foreign_variables() -> list[TransomError]:
-    """Variables that look like settings and belong to no section; pydantic-settings passes over them."""
+    """Variables that look like settings and belong to no section."""
     problems = []
     for name in sorted(os.environ):
         section, delimiter, _ = name.removeprefix(ENV_PREFIX).partition(ENV_DELIMITER)
@@ -131,13 +143,13 @@ def _foreign_variables() -> list[TransomError]:
 def _rooted(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The tables with file names complete: ~ and $NAME expanded, relative ones starting at the folder.
 
-    A model is a file when it has a slash or ends in .pt; else it is the name of a shipped one.
+    A model is a file when it has a slash or ends in .pt or .onnx; else it is the name of a shipped one.
     """
     result = merged({}, tables)
     streams = tables.get("streams")
     for loc in [*_FILES, *(("streams", name, "model") for name in (streams if isinstance(streams, Mapping) else ()))]:
         raw = _at(tables, loc)
-        if isinstance(raw, str) and raw and (loc[0] != "streams" or "/" in raw or raw.endswith(".pt")):
+        if isinstance(raw, str) and raw and (loc[0] != "streams" or "/" in raw or raw.endswith((".pt", ".onnx"))):
             value: Any = str(folder / os.path.expanduser(os.path.expandvars(raw)))  # noqa: PTH111 pathlib's can fail
             for part in reversed(loc):
                 value = {part: value}
