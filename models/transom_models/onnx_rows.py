@@ -50,24 +50,25 @@ def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
 
 def _filled(node: NodeProto, shapes: dict[str, tuple[int, ...]], constants: dict[str, NodeProto]) -> list[NodeProto]:
     shape, axes = shapes.get(node.input[0]), _axes(node, constants)
-    if shape is None or axes is None or len(axes) != 1:
+    if shape is None or not axes:
         return [node]
-    axis = axes[0] % len(shape)
-    size, missing = shape[axis], -shape[axis] % VECTOR
-    if axis == 0 or not missing or any(length > 1 for length in shape[axis + 1 :]):  # then whole columns are added up
+    axes = sorted(axis % len(shape) for axis in axes)
+    last = axes[-1]
+    missing = -shape[last] % VECTOR
+    if axes[0] == 0 or not missing or any(length > 1 for length in shape[last + 1 :]):  # then columns are added up
         return [node]
     name, keep = node.output[0], next((a.i for a in node.attribute if a.name == "keepdims"), 1)
     ends = [0] * (2 * len(shape))
-    ends[len(shape) + axis] = missing
+    ends[len(shape) + last] = missing
     made = [
         helper.make_node("Constant", [], [f"{name}_ends"], value=_whole(ends)),
         helper.make_node("Pad", [node.input[0], f"{name}_ends"], [f"{name}_filled"]),
-        helper.make_node("Constant", [], [f"{name}_axis"], value=_whole([axis])),
+        helper.make_node("Constant", [], [f"{name}_axis"], value=_whole(axes)),
     ]
     total = f"{name}_total" if node.op_type == "ReduceMean" else name
     made.append(helper.make_node("ReduceSum", [f"{name}_filled", f"{name}_axis"], [total], keepdims=keep))
     if node.op_type == "ReduceMean":
-        count = helper.make_tensor("", TensorProto.FLOAT, [], [float(size)])
+        count = helper.make_tensor("", TensorProto.FLOAT, [], [float(np.prod([shape[axis] for axis in axes]))])
         made.append(helper.make_node("Constant", [], [f"{name}_count"], value=count))
         made.append(helper.make_node("Div", [total, f"{name}_count"], [name]))
     return made
