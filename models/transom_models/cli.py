@@ -13,6 +13,7 @@ from rich.table import Table
 
 from transom.core.model import Manifest
 from transom.errors import ModelError
+from transom.runtimes import choice
 
 EXAMPLES = """\
 transom train --data normal.csv --task anomaly --family lstm --output pump.pt
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    choice.need_torch("train")
     if sys.stderr.isatty():
         Console(stderr=True).print("reading")
     from transom_models import making

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from transom.errors import ModelError
-from transom.runtimes import files, onnx
+from transom.runtimes import choice, files, onnx
 
 EXAMPLES = """\
 transom convert pump.pt                          writes pump.onnx beside it
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0. Raises ModelError for a model that is refused, cannot be written as ONNX or would give other numbers."""
+    choice.need_torch("convert")
     source = files.find_model(args.model, Path())
     if source.suffix == onnx.SUFFIX:
         raise ModelError(str(source), "is an ONNX file already", "name the .pt that it is made from")

@@ -82,6 +82,14 @@ def load(
     return from_opened(open_model(name, base, runtime, sha256), threads=threads)
 
 
+def need_torch(verb: str) -> None:
+    """Raises ModelError where it is not installed."""
+    if not torch_is_installed():
+        raise ModelError(
+            f"transom {verb}", "needs torch, which is not installed here", "run it where the whole of Transom is"
+        )
+
+
 def torch_is_installed() -> bool:
     """Looked for and not imported."""
     return importlib.util.find_spec("torch") is not None
