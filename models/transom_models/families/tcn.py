@@ -13,11 +13,17 @@ LAYERS = 5  # with kernel 3: 63 steps
 class Layer(nn.Module):
     def __init__(self, hidden: int, dilation: int) -> None:
         super().__init__()
+        self.past = 2 * dilation  # steps that it remembers
         self.pad = nn.ConstantPad1d((2 * dilation, 0), 0.0)  # only the past is seen
         self.conv = nn.Conv1d(hidden, hidden, 3, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, D, T]
         return x + torch.relu(self.conv(self.pad(x)))  # [B, D, T]
+
+    def step(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """x: [B, D]; past: [B, D, 2 dilation], what came before it -> the output [B, D], and the past with x."""
+        seen = torch.cat([past, x.unsqueeze(2)], 2)
+        return x + torch.relu(self.conv(seen)[:, :, 0]), seen[:, :, 1:]
 
 
 class Tcn(nn.Module):
@@ -25,7 +31,23 @@ class Tcn(nn.Module):
         super().__init__()
         self.enter = nn.Conv1d(inputs, hidden, 1)
         self.layers = nn.Sequential(*[Layer(hidden, 2**i) for i in range(LAYERS)])
+        self.hidden = hidden
+        past = sum(2 * 2**i for i in range(LAYERS))
+        self.carried = hidden * past  # numbers of a state
+        self.reach = 1 + past  # steps that the last output depends on
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, F]
         y = self.layers(self.enter(x.transpose(1, 2)))  # [B, D, T]
         return y[:, :, -1]  # [B, D]
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x: [B, F]; state: [B, carried] -> what `forward` gives for all steps so far, [B, D], and the state after."""
+        y = self.enter(x.unsqueeze(2))[:, :, 0]
+        kept: list[Tensor] = []
+        begin = 0
+        for layer in self.layers:
+            size = self.hidden * layer.past
+            y, after = layer.step(y, state[:, begin : begin + size].reshape(-1, self.hidden, layer.past))
+            kept.append(after.flatten(1))
+            begin += size
+        return y, torch.cat(kept, 1)

@@ -44,7 +44,10 @@ class Forecaster(nn.Module):
         return raw
 
     def forward(self, window: Tensor) -> dict[str, Tensor]:
-        q, target, middle = self.scaled(window), self.target, self.levels.shape[0] // 2
+        return self.stretched(self.scaled(window))
+
+    def stretched(self, q: Tensor) -> dict[str, Tensor]:
+        target, middle = self.target, self.levels.shape[0] // 2
         point = q[..., middle : middle + 1]
         away = (q - point) * self.stretch
         up = rising(away[..., middle:])  # stretched one by one, they must still not cross
