@@ -10,6 +10,7 @@ from torch import nn
 
 from transom_models import data, periods
 from transom_models.families.rocket import Rocket
+from transom_models.families.tcn import REACH
 from transom_models.tasks import (
     Classifier,
     Forecaster,
@@ -19,6 +20,7 @@ from transom_models.tasks import (
     ResidualDetector,
 )
 from transom_models.tasks.classify import vary
+from transom_models.tasks.stepping import SteppedForecaster, SteppedResidualDetector
 from transom_models.training import Plan, Trained, train
 
 RATE = 2e-3  # of learning, where a module has none of its own
@@ -31,11 +33,16 @@ def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
     mean, scale = scaling(np.concatenate([part[0] for part in seen]))
     length = found.train[0].shape[1]
     if args.task == "forecast" and found.targets:
-        return Forecaster(args.family, args.hidden, mean, scale, args.horizon, scaling(found.train[1]))
+        aim = scaling(found.train[1])
+        if steps(args, length):
+            return SteppedForecaster(args.family, args.hidden, mean, scale, args.horizon, aim, length)
+        return Forecaster(args.family, args.hidden, mean, scale, args.horizon, aim)
     if args.task == "forecast":
         period = args.period or (periods.period(found.train[0]) if args.family == "cnn" else 1)
         if args.family == "cnn" and period > 1 and length >= 2 * period:
             return PeriodicForecaster(mean, scale, length, args.horizon, period)
+        if steps(args, length):
+            return SteppedForecaster(args.family, args.hidden, mean, scale, args.horizon, None, length)
         return Forecaster(args.family, args.hidden, mean, scale, args.horizon)
     if args.task == "classify":
         period = args.period or periods.turns(found.train[0])
@@ -43,8 +50,16 @@ def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
     if args.method == "reconstruction":
         return ReconstructionDetector(args.family, args.hidden, mean, scale, args.length)
     if args.method == "residual":
+        if steps(args, length - 1):  # the steps before the one that is judged
+            return SteppedResidualDetector(args.family, args.hidden, mean, scale, length)
         return ResidualDetector(args.family, args.hidden, mean, scale)
     return LevelDetector(args.family, args.hidden, mean, scale, args.length)
+
+
+def steps(args: argparse.Namespace, length: int) -> bool:
+    """Whether a model of this family can go from step to step and give the numbers of `length` steps: its output must
+    depend on no more of them."""
+    return args.incremental is not False and args.family == "tcn" and length >= REACH
 
 
 def by_level(args: argparse.Namespace) -> bool:

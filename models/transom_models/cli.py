@@ -77,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, default=1, help="of torch; another number, other last digits (default: 1)"
     )
     parser.add_argument(
+        "--incremental", action=argparse.BooleanOptionalAction,
+        help="go from step to step instead of through whole windows, for the same numbers: tcn in forecast or with "
+        "--method residual, windows of 64 steps or more (default: where that can be done)",
+    )  # fmt: skip
+    parser.add_argument(
         "--onnx", action=argparse.BooleanOptionalAction, default=True,
         help="also write the model's twin for ONNX Runtime beside it, MODEL.onnx (default: yes)",
     )  # fmt: skip

@@ -14,6 +14,7 @@ from transom.errors import ModelError
 from transom_models import data, evaluation, export, recipe, warm
 from transom_models.building import build, by_level, learn
 from transom_models.families import FAMILIES
+from transom_models.families.tcn import REACH
 from transom_models.tasks import (
     QUANTILES,
     Forecaster,
@@ -60,6 +61,12 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     seed = args.seed or 0
     torch.manual_seed(seed)
     module = build(args, found)
+    state = int(getattr(module, "state", 0))
+    if args.incremental and not state:
+        raise ModelError(
+            "--incremental", f"{args.task} with {args.family} and windows of {length} steps needs whole windows",
+            f"--family tcn with --task forecast, or --method residual, and --length {REACH + 1} or more",
+        )  # fmt: skip
     normal, truth = found.calibration
     windows = [torch.from_numpy(part[0]) for part in (found.train, found.validation, found.calibration)]
     untrained = float("inf")
@@ -108,7 +115,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         classes=found.classes, targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
         max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
         data=", ".join(p.name for p in args.data), metrics=metrics, torch=torch.__version__.split("+")[0],
-        created=datetime.now(UTC).strftime("%Y-%m-%d"),
+        state=state, created=datetime.now(UTC).strftime("%Y-%m-%d"),
     )  # fmt: skip
     manifest = export.export(module, manifest, args.output, normal[:256], args.onnx)
     return manifest, trained.seconds

@@ -43,8 +43,8 @@ def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
     session = onnxruntime.InferenceSession(
         open_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    window = session.get_inputs()[0]
-    given = session.run(names, {window.name: np.zeros((2, *window.shape[1:]), np.float32)}) if names else []
+    zeros = {i.name: np.zeros((2, *i.shape[1:]), np.float32) for i in session.get_inputs()}
+    given = session.run(names, zeros) if names else []
     return {name: array.shape for name, array in zip(names, given, strict=True) if array.dtype == np.float32}
 
 

@@ -57,6 +57,18 @@ class _DetectorWithInterval(_Detector):
         return given["score"], given["contribution"], given["expected"], given["interval"]
 
 
+class _OneStep(_One):
+    def forward(self, value: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        given, after = self.inner.step(value, before)
+        return given[self.key], after
+
+
+class _DetectorStep(_Detector):
+    def forward(self, value: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        given, after = self.inner.step(value, before)
+        return given["score"], given["contribution"], given["expected"], given["interval"], after
+
+
 def make(source: Path, output: Path, windows: NDArray[np.float32] | None = None) -> tuple[Manifest, float]:
     """Writes the twin of `source`; returns its manifest, and the largest difference to TorchScript that was seen.
 
@@ -69,7 +81,7 @@ def make(source: Path, output: Path, windows: NDArray[np.float32] | None = None)
     with torch.inference_mode(), bundle.quiet():
         module = torch.jit.load(io.BytesIO(opened.archive()), map_location="cpu").eval()
         keys = [key for key in (*PROMISED[opened.manifest.task], "interval") if key in module(_tensor(compared[:2]))]
-        graph = export(module, keys, compared[:2], str(source))
+        graph = export(module, keys, compared[:2], str(source), opened.manifest.state)
     manifest = msgspec.structs.replace(opened.manifest, twin_of=opened.sha256, parameters=reference.parameters)
     trial = output.with_name(f".{output.name}.trial{onnx.SUFFIX}")
     try:
@@ -86,19 +98,27 @@ def make(source: Path, output: Path, windows: NDArray[np.float32] | None = None)
     return manifest, worst
 
 
-def export(module: Any, keys: list[str], windows: NDArray[np.float32], place: str) -> bytes:
-    """The compiled module as an ONNX model of any batch size, its outputs named and ordered as `keys`."""
-    ordered = (
-        _One(module, keys[0]) if len(keys) == 1 else _DetectorWithInterval(module) if len(keys) == 4 else _Detector(module)
-    )
-    rows = {name: {0: "B"} for name in (onnx.INPUT, *keys)}
+def export(module: Any, keys: list[str], windows: NDArray[np.float32], place: str, state: int = 0) -> bytes:
+    """The compiled module as an ONNX model of any batch size, its outputs named and ordered as `keys`; of an incremental
+    one, with `state` numbers, its step."""
+    ordered: nn.Module
+    if state:
+        ordered = _OneStep(module, keys[0]) if len(keys) == 1 else _DetectorStep(module)
+        inputs, names = onnx.STEP_INPUTS, [*keys, onnx.STATE]
+        given = _tensor(windows[:, -1]), torch.zeros(len(windows), state)
+    else:
+        ordered = _One(module, keys[0]) if len(keys) == 1 else _Detector(module)
+        if len(keys) == 4:
+            ordered = _DetectorWithInterval(module)
+        inputs, names, given = [onnx.INPUT], keys, (_tensor(windows),)
+    rows = {name: {0: "B"} for name in (*inputs, *names)}
     buffer = io.BytesIO()
     try:
         with _calm():
             frozen = torch.jit.freeze(torch.jit.script(ordered.eval()))  # which unrolls loops over lists of layers
             torch.onnx.export(
-                frozen, (_tensor(windows),), buffer, dynamo=False, opset_version=OPSET,
-                input_names=[onnx.INPUT], output_names=keys, dynamic_axes=rows,
+                frozen, given, buffer, dynamo=False, opset_version=OPSET,
+                input_names=list(inputs), output_names=names, dynamic_axes=rows,
             )  # fmt: skip
     except ModuleNotFoundError as error:
         raise ModelError(error.name or "onnx", "is not installed", "pip install onnx") from error

@@ -16,11 +16,12 @@ from transom.core.model import PROMISED, Manifest, encode_manifest
 from transom.errors import ModelError
 from transom.runtimes import files, onnx_scan
 from transom.runtimes import manifest as manifests
-from transom.runtimes.batches import BATCH_SIZES, BatchedModel, first_line
+from transom.runtimes.batches import BATCH_SIZES, Array, BatchedModel, first_line
 from transom.runtimes.files import AGAIN, FOREIGN
 
 SUFFIX = ".onnx"
 INPUT = "window"
+STEP_INPUTS, STATE = ["value", "before"], "after"  # of an incremental model: it goes through a window step by step
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,10 @@ def _verified(data: bytes, place: str) -> tuple[Manifest, bytes]:
         raise ModelError(
             place, f"the content has the digest {scanned.content_sha256[:12]}… and the manifest says {said}…", AGAIN
         )
-    if scanned.inputs != [INPUT]:
-        raise ModelError(place, f"takes {', '.join(scanned.inputs) or 'nothing'}", f"a model takes {INPUT!r} alone")
+    wanted = STEP_INPUTS if manifest.state else [INPUT]
+    if scanned.inputs != wanted:
+        takes = ", ".join(scanned.inputs) or "nothing"
+        raise ModelError(place, f"takes {takes}", f"a model of this kind takes {', '.join(wanted)}")
     return manifest, scanned.bare
 
 
@@ -132,8 +135,21 @@ class OnnxModel(BatchedModel):
         return self.bundle.sha256
 
     def _call(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
+        if self.manifest.state:  # the file holds the step alone
+            state: NDArray[Any] = np.repeat(self.start[None], len(batch), 0)
+            for i in range(self.manifest.length):
+                given_, state = self._call_step(batch[:, i], state)
+            return given_
         try:
             given = self._session.run(self._outputs, {INPUT: batch}) if self._outputs else []
         except Exception as error:  # its exceptions have no common base but Exception
             raise ModelError(self._place, f"fails on a batch ({first_line(error)})", "convert it again") from error
         return dict(zip(self._outputs, given, strict=True))
+
+    def _call_step(self, values: Array, state: Array) -> tuple[Mapping[str, NDArray[np.generic]], NDArray[np.generic]]:
+        names = [*self._outputs, STATE]
+        try:
+            given = self._session.run(names, dict(zip(STEP_INPUTS, (values, state), strict=True)))
+        except Exception as error:  # its exceptions have no common base but Exception
+            raise ModelError(self._place, f"fails on a step ({first_line(error)})", "convert it again") from error
+        return dict(zip(self._outputs, given, strict=False)), given[-1]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.errors import ModelError
-from transom.runtimes.batches import BATCH_SIZES, BatchedModel, first_line, last_line
+from transom.runtimes.batches import BATCH_SIZES, Array, BatchedModel, first_line, last_line
 from transom.runtimes.bundle import Bundle, open_bundle, quiet
 
 WARM_CALLS = 3  # TorchScript profiles the first two calls of a size and compiles for the third
@@ -39,7 +39,7 @@ def from_bundle(bundle: Bundle, *, threads: int = 1, batch_sizes: Sequence[int] 
         with quiet():
             module = torch.jit.load(io.BytesIO(bundle.archive()), map_location="cpu")
             parameters = sum(p.numel() for p in module.parameters())
-            module = torch.jit.freeze(module.eval())
+            module = torch.jit.freeze(module.eval(), ["step"] if bundle.manifest.state else None)
     except (RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
         raise ModelError(
             str(bundle.path), f"torch {torch.__version__} cannot load it ({first_line(error)})",
@@ -117,3 +117,12 @@ class TorchScriptModel(BatchedModel):
             return {key: tensor.numpy() for key, tensor in given.items()} if isinstance(given, dict) else {}
         except Exception as error:  # torch.jit.Error is not always a RuntimeError
             raise ModelError(self._place, f"fails on a batch ({last_line(error)})", "train it again") from error
+
+    def _call_step(self, values: Array, state: Array) -> tuple[Mapping[str, NDArray[np.generic]], NDArray[np.generic]]:
+        torch = self._torch
+        try:
+            with torch.inference_mode():
+                given, after = self._module.step(torch.from_numpy(values), torch.from_numpy(state))
+            return {key: tensor.numpy() for key, tensor in given.items()}, after.numpy()
+        except Exception as error:  # torch.jit.Error is not always a RuntimeError
+            raise ModelError(self._place, f"fails on a step ({last_line(error)})", "train it again") from error

@@ -7,7 +7,8 @@ for Sequence Modeling, 2018.
 import torch
 from torch import Tensor, nn
 
-LAYERS = 5  # with kernel 3: 63 steps
+LAYERS = 5
+REACH = 1 + sum(2 * 2**i for i in range(LAYERS))  # steps that the last output depends on, with kernel 3: 63
 
 
 class Layer(nn.Module):
@@ -32,9 +33,7 @@ class Tcn(nn.Module):
         self.enter = nn.Conv1d(inputs, hidden, 1)
         self.layers = nn.Sequential(*[Layer(hidden, 2**i) for i in range(LAYERS)])
         self.hidden = hidden
-        past = sum(2 * 2**i for i in range(LAYERS))
-        self.carried = hidden * past  # numbers of a state
-        self.reach = 1 + past  # steps that the last output depends on
+        self.carried = hidden * (REACH - 1)  # numbers of a state
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, F]
         y = self.layers(self.enter(x.transpose(1, 2)))  # [B, D, T]
