@@ -78,7 +78,9 @@ def prove_steps(path: Path, windows: NDArray[np.float32]) -> float:
         worst = max(worst, float(np.abs(value - wanted[key]).max()) / max(1.0, float(np.abs(wanted[key]).max())))
     if not worst <= TOLERANCE:
         raise ModelError(
-            str(path), f"stepped through it gives numbers that differ by {worst:.2g} from the window's", "--no-incremental"
+            str(path),
+            f"stepped through it gives numbers that differ by {worst:.2g} from the window's",
+            "--no-incremental",
         )
     return worst
 

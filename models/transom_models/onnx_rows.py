@@ -40,9 +40,7 @@ def _shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        open_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(open_model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     zeros = {i.name: np.zeros((2, *i.shape[1:]), np.float32) for i in session.get_inputs()}
     given = session.run(names, zeros) if names else []
     return {name: array.shape for name, array in zip(names, given, strict=True) if array.dtype == np.float32}

@@ -99,8 +99,8 @@ def make(source: Path, output: Path, windows: NDArray[np.float32] | None = None)
 
 
 def export(module: Any, keys: list[str], windows: NDArray[np.float32], place: str, state: int = 0) -> bytes:
-    """The compiled module as an ONNX model of any batch size, its outputs named and ordered as `keys`; of an incremental
-    one, with `state` numbers, its step."""
+    """The compiled module as an ONNX model of any batch size, its outputs named and ordered as `keys`; of an
+    incremental one, with `state` numbers, its step."""
     ordered: nn.Module
     if state:
         ordered = _OneStep(module, keys[0]) if len(keys) == 1 else _DetectorStep(module)
@@ -144,9 +144,7 @@ def comparison(opened: bundle.Bundle, windows: NDArray[np.float32] | None) -> ND
     return np.concatenate(parts).astype(np.float32)
 
 
-def difference(
-    reference: torchscript.TorchScriptModel, twin: onnx.OnnxModel, windows: NDArray[np.float32]
-) -> float:
+def difference(reference: torchscript.TorchScriptModel, twin: onnx.OnnxModel, windows: NDArray[np.float32]) -> float:
     """The largest difference over batches of 1 to LARGEST rows, and over all windows; inf where one gives NaN alone."""
     wanted = reference.infer(windows)
     worst = _apart(twin.infer(windows), wanted, windows)

@@ -114,7 +114,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, float | str]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    (folder / "m.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nuser root\n")
+    (folder / "m.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nuser root\n"
+    )
     (folder / "a.toml").write_text(
         f'[agent]\nid = "box"\nstate = "{folder}/state"\nruntime = "{args.runtime}"\n[broker]\nport = {port}\nqos = 0\n'
         '[streams.s]\ntopic = "plant/{device}/{channel}"\nmodel = "universal"\nfalse_alarms = "1/year"\n'
@@ -128,7 +130,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, float | str]:
             enter = "".join(f"echo $$ > {file}; " for file in groups)
             begun = time.perf_counter()
             agent = subprocess.Popen(
-                ["sh", "-c", f'{enter} exec "$@"', "sh", sys.executable, "-m", "transom", "run", "-c", str(folder / "a.toml")],
+                ["sh", "-c", f'{enter} exec "$@"', "sh", sys.executable, "-m", "transom", "run", "-c", f"{folder}/a.toml"],
                 stderr=(folder / "log").open("wb"),
             )  # fmt: skip
             if not sensors.online.wait(120):

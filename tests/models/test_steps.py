@@ -174,7 +174,10 @@ def test_train_makes_it_and_a_replay_says_the_same_as_with_whole_windows(
     found = []
     for name, choice, runtime in (("a", "--incremental", "auto"), ("a", "", "onnx"), ("b", "--no-incremental", "auto")):
         if choice:
-            assert main([*words, choice, "--no-onnx" if name == "b" else "--onnx", "--output", f"{tmp_path}/{name}.pt"]) == 0
+            assert (
+                main([*words, choice, "--no-onnx" if name == "b" else "--onnx", "--output", f"{tmp_path}/{name}.pt"])
+                == 0
+            )
         out = tmp_path / f"{name}{runtime}.jsonl"
         line = ["replay", str(tmp_path / "pump.csv"), "-c", str(tmp_path / "a.toml"), "--agent.runtime", runtime]
         assert main([*line, "--model", f"{tmp_path}/{name}.pt", "--output", str(out)]) == 0

@@ -173,7 +173,9 @@ def test_what_could_do_more_than_compute_is_refused(
                                               ("PyOp", "ai.onnx.contrib"), ("TfIdfVectorizer", "")])  # fmt: skip
 def test_an_operator_that_is_not_on_the_list_is_refused(kind: str, domain: str) -> None:
     with pytest.raises(ModelError, match=f"the operator '{kind}'"):
-        onnx_scan.scan(graph(helper.make_node(kind, ["window"], ["score"], domain=domain)).SerializeToString(), "m.onnx")
+        onnx_scan.scan(
+            graph(helper.make_node(kind, ["window"], ["score"], domain=domain)).SerializeToString(), "m.onnx"
+        )
 
 
 @pytest.mark.parametrize(

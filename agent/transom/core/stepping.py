@@ -53,10 +53,8 @@ class SteppedBuffers(Buffers):
         windows = super().push(steps)
         return Windows(windows.series, windows.end, windows.values, outputs)
 
-    def _advance(
-        self, steps: Steps, rank: NDArray[np.int64], due: NDArray[np.bool_]
-    ) -> dict[str, NDArray[np.float32]]:
-        """The first step of each series as one batch, then the second, …; the outputs of the due ones in their order."""
+    def _advance(self, steps: Steps, rank: NDArray[np.int64], due: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
+        """The first step of each series as one batch, then the second, …; the outputs of the due ones, in order."""
         order = np.argsort(rank, kind="stable")
         place = np.cumsum(due) - 1
         outputs: dict[str, NDArray[np.float32]] = {}

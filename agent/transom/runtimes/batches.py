@@ -123,7 +123,7 @@ class BatchedModel(ABC):
         given, after = self._call_step(values, state)
         if after.shape != state.shape or after.dtype != np.float32:
             raise self._broken(f"gives a state of {after.dtype} {list(after.shape)} for {list(state.shape)}")
-        return self._checked(given, len(values)), after
+        return self._checked(given, len(values)), np.asarray(after, np.float32)
 
     def _in_batches(self, values: NDArray[np.float32], size: int) -> Arrays:
         parts = [self._run(values[i : i + size].copy()) for i in range(0, len(values), size)]
@@ -167,7 +167,7 @@ class BatchedModel(ABC):
                 raise self._broken(f"gives no {key!r}")
             if array.shape != (count, *shape) or array.dtype != np.float32:
                 raise self._broken(f"gives {key!r} as {array.dtype} {list(array.shape)}", shape)
-            outputs[key] = array
+            outputs[key] = np.asarray(array, np.float32)
         return outputs
 
     @property
@@ -215,7 +215,8 @@ def _noise(count: int) -> NDArray[np.float64]:
         z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
     z ^= z >> np.uint64(31)
     parts = [(z >> np.uint64(16 * i) & np.uint64(0xFFFF)).astype(np.float64) / 65536 - 0.5 for i in range(4)]
-    return np.asarray(sum(parts) * np.sqrt(3.0))
+    total: NDArray[np.float64] = np.sum(parts, axis=0) * np.sqrt(3.0)
+    return total
 
 
 def _joined_steps(parts: Sequence[tuple[Arrays, Array]]) -> tuple[Arrays, Array]:

@@ -75,9 +75,7 @@ def from_opened(opened: Opened, *, threads: int = 1) -> Loaded:
     return torchscript.from_bundle(opened, threads=threads)
 
 
-def load(
-    name: str, base: Path, runtime: Runtime = "auto", *, sha256: str | None = None, threads: int = 1
-) -> Loaded:
+def load(name: str, base: Path, runtime: Runtime = "auto", *, sha256: str | None = None, threads: int = 1) -> Loaded:
     """Finds, verifies, loads and warms. Raises ModelError."""
     return from_opened(open_model(name, base, runtime, sha256), threads=threads)
 

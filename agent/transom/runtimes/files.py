@@ -1,4 +1,4 @@
-"""Model files on disk: a path comes in, its bytes with a verified digest go out; bytes become a file, whole or not at all.
+"""Model files on disk: a path comes in, verified bytes go out; bytes become a file, whole or not at all.
 
 Knows the names of shipped models and the lists of digests, and nothing of what stands in a file.
 """

@@ -74,9 +74,7 @@ def model_file(model: str, folder: Path) -> Path:
     return files.find_model(model, folder)
 
 
-def check_model(
-    name: str, stream: StreamSettings, folder: Path, runtime: choice.Runtime = "auto"
-) -> choice.Opened:
+def check_model(name: str, stream: StreamSettings, folder: Path, runtime: choice.Runtime = "auto") -> choice.Opened:
     """Loads the stream's model and holds the stream against it. Raises ModelError for the first thing that is wrong."""
     model_file(stream.model, folder)
     from transom.edge.assembly import stream_spec

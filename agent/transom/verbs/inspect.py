@@ -97,6 +97,8 @@ def rows(model: choice.Loaded, latency: dict[int, float]) -> Iterator[tuple[str,
     if m.targets:
         yield "targets", named(m.targets)
     yield from _windows(m)
+    if m.state:
+        yield "incremental", f"{m.state:,} numbers a series are carried from step to step"
     if m.classes:
         yield "classes", ", ".join(m.classes)
     if m.calibration:

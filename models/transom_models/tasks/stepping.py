@@ -1,8 +1,8 @@
 """Tasks that go from step to step: what a window would give, for the work of one step, when the family can do so.
 
-`step(values, state)` beside `forward(window)`. The state is one row of numbers a series: the family's own, then what the
-task remembers. It gives the window's numbers because the window is longer than the family's reach: what lies before it
-has no say in either.
+`step(values, state)` beside `forward(window)`. The state is one row of numbers a series: the family's own, then what
+the task remembers. It gives the window's numbers because the window is longer than the family's reach: what lies
+before it has no say in either.
 """
 
 import torch
