@@ -128,11 +128,11 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, float | str]:
         sensors = Sensors(port, args.series)
         with limits(args.core, args.memory) as groups:
             enter = "".join(f"echo $$ > {file}; " for file in groups)
+            command = [sys.executable, "-m", "transom", "run", "-c", f"{folder}/a.toml"]
             begun = time.perf_counter()
             agent = subprocess.Popen(
-                ["sh", "-c", f'{enter} exec "$@"', "sh", sys.executable, "-m", "transom", "run", "-c", f"{folder}/a.toml"],
-                stderr=(folder / "log").open("wb"),
-            )  # fmt: skip
+                ["sh", "-c", f'{enter} exec "$@"', "sh", *command], stderr=(folder / "log").open("wb")
+            )
             if not sensors.online.wait(120):
                 sys.exit(f"small_box: the agent did not come up:\n{(folder / 'log').read_text()}")
             ready, (ready_cpu, _) = time.perf_counter() - begun, needed(agent.pid)

@@ -18,6 +18,7 @@ from runtimes.model_suite import check_model, same, windows
 from runtimes.samples import forge, members_of
 from transom.errors import ModelError
 from transom.runtimes import bundle, choice, onnx, onnx_scan, protobuf, torchscript
+from transom.runtimes.batches import BATCH_SIZES
 from transom_models import twin
 
 EXPORTED = ("lstm", "cnn")  # asinh and quantile, of the other samples, are not in ONNX's opset 17
@@ -52,7 +53,7 @@ def test_each_family_keeps_the_promises_of_the_seam(twins: dict[str, Path], name
 
 def test_the_shipped_model_keeps_them_too_and_rows_share_a_call(universal: onnx.OnnxModel) -> None:
     check_model(universal)
-    assert universal.batch_sizes == (4, 16, 64)
+    assert universal.batch_sizes == BATCH_SIZES
     assert not universal.alone
 
 
