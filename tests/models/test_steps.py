@@ -93,6 +93,7 @@ def test_a_row_has_the_same_bits_in_a_batch_of_any_size(
     models: dict[tuple[str, str], IncrementalModel], runtime: str
 ) -> None:
     model = models["residual", runtime]
+    assert not model.step_alone, "each row has to run by itself"  # type: ignore[attr-defined]
     values, state = series(70, 6), np.repeat(model.start[None], 70, 0)
     for t in range(5):
         _, state = model.step(values[:, t], state)

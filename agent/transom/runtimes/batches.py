@@ -215,7 +215,8 @@ def _noise(count: int) -> NDArray[np.float64]:
         z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
     z ^= z >> np.uint64(31)
     parts = [(z >> np.uint64(16 * i) & np.uint64(0xFFFF)).astype(np.float64) / 65536 - 0.5 for i in range(4)]
-    return np.asarray(np.sum(parts, axis=0) * 3**0.5, np.float64)
+    total: NDArray[np.float64] = (parts[0] + parts[1] + parts[2] + parts[3]) * 3**0.5
+    return total
 
 
 def _joined_steps(parts: Sequence[tuple[Arrays, Array]]) -> tuple[Arrays, Array]:

@@ -14,7 +14,7 @@ REACH = 1 + sum(2 * 2**i for i in range(LAYERS))  # steps that the last output d
 class Layer(nn.Module):
     def __init__(self, hidden: int, dilation: int) -> None:
         super().__init__()
-        self.past = 2 * dilation  # steps that it remembers
+        self.hidden, self.past = hidden, 2 * dilation  # steps that it remembers
         self.pad = nn.ConstantPad1d((2 * dilation, 0), 0.0)  # only the past is seen
         self.conv = nn.Conv1d(hidden, hidden, 3, dilation=dilation)
 
@@ -22,9 +22,15 @@ class Layer(nn.Module):
         return x + torch.relu(self.conv(self.pad(x)))  # [B, D, T]
 
     def step(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """x: [B, D]; past: [B, D, 2 dilation], what came before it -> the output [B, D], and the past with x."""
-        seen = torch.cat([past, x.unsqueeze(2)], 2)
-        return x + torch.relu(self.conv(seen)[:, :, 0]), seen[:, :, 1:]
+        """x: [B, D]; past: [B, 2 dilation D], oldest first -> the output [B, D], and the past with x.
+
+        As a matrix and not a convolution: that of a single step gives a row other bits at another place of the batch.
+        """
+        seen = torch.cat([past, x], 1)
+        half = self.hidden * self.past // 2
+        taps = torch.cat([seen[:, : self.hidden], seen[:, half : half + self.hidden], x], 1)
+        weight = self.conv.weight.transpose(1, 2).flatten(1)  # [D, 3 D]
+        return x + torch.relu(torch.nn.functional.linear(taps, weight, self.conv.bias)), seen[:, self.hidden :]
 
 
 class Tcn(nn.Module):
@@ -41,12 +47,12 @@ class Tcn(nn.Module):
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """x: [B, F]; state: [B, carried] -> what `forward` gives for all steps so far, [B, D], and the state after."""
-        y = self.enter(x.unsqueeze(2))[:, :, 0]
+        y = torch.nn.functional.linear(x, self.enter.weight[:, :, 0], self.enter.bias)
         kept: list[Tensor] = []
         begin = 0
         for layer in self.layers:
             size = self.hidden * layer.past
-            y, after = layer.step(y, state[:, begin : begin + size].reshape(-1, self.hidden, layer.past))
-            kept.append(after.flatten(1))
+            y, after = layer.step(y, state[:, begin : begin + size])
+            kept.append(after)
             begin += size
         return y, torch.cat(kept, 1)

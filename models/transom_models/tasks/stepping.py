@@ -32,7 +32,7 @@ class SteppedResidualDetector(ResidualDetector):
     @torch.jit.export
     def step(self, values: Tensor, state: Tensor) -> tuple[dict[str, Tensor], Tensor]:  # [B, C], [B, state]
         c = self.channels
-        cache, y = state[:, : self.carried], state[:, self.carried : self.carried + self.hidden]
+        cache, y = state[:, : self.carried], state[:, self.carried : self.carried + self.hidden].contiguous()
         last, age = state[:, -2 * c : -c], state[:, -c:]
         given = self.judged(values, ordered(self.head(y).view(-1, c, 3)) + last[:, :, None])
         z, known = self.scaling(values)
