@@ -201,10 +201,10 @@ def probe_windows(count: int, length: int, channels: int) -> NDArray[np.float32]
     probe = _noise(count * length * channels).reshape(count, length, channels)
     probe[::2] = probe[::2].cumsum(axis=1)
     sizes = np.array([0.1, 1, 3, 100])[np.arange(count) * 5 // 3 % 4]
-    probe = (probe * sizes[:, None, None]).astype(np.float32)
-    probe[::7, : length // 2] = np.nan
-    probe[0] = np.nan  # it may give NaN, and must not fail
-    return probe
+    windows: Array = (probe * sizes[:, None, None]).astype(np.float32)
+    windows[::7, : length // 2] = np.nan
+    windows[0] = np.nan  # it may give NaN, and must not fail
+    return windows
 
 
 def _noise(count: int) -> NDArray[np.float64]:
