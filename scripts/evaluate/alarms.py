@@ -2,8 +2,8 @@
 
 Simulated: normal.py, 60 days of each kind at 5 min steps. NAB: each file until its first labelled window. SKAB: the
 file without anomalies, each channel a series of its own. The last line is the exact 95 % interval of each sum's ratio
-(Garwood 1936): where few alarms are allowed, one more or less is chance. The model is `universal`, on whose network alarms do not
-depend: it is left out, for speed.
+(Garwood 1936): where few alarms are allowed, one more or less is chance. The model is `universal`, on whose network
+alarms do not depend: it is left out, for speed.
 """
 
 import argparse
