@@ -13,7 +13,7 @@ from tests_metrics import samples_of
 from transom.core.pipeline import Message, Turn
 from transom.dialects.plain import drift_body
 from transom.edge import observe, reports
-from transom.edge.assembly import build_pipeline
+from transom.edge.assembly import build_pipeline, load_model
 from transom.edge.exposition import AGENT, FATES, REASONS, STREAM, encode
 from transom.edge.inbox import Inbox
 from transom.edge.keeper import Keeper
@@ -116,6 +116,16 @@ def test_the_accounts_balance_by_fate_and_reason(pipeline: Any, options: BrokerO
     assert found["transom_calls_total", (("result", "mute"),)] == 0
 
 
+_models: dict[str, Any] = {}
+
+
+def remembered(name: str, settings: Any, sha256: str | None) -> Any:
+    """Loads each model once for all examples."""
+    if name not in _models:
+        _models[name] = load_model(name, settings, sha256)
+    return _models[name]
+
+
 @given(
     names=st.lists(
         st.text(st.characters(exclude_characters="/+#\x00", exclude_categories=["Cs"]), min_size=1), max_size=30
@@ -128,17 +138,6 @@ def test_no_name_that_a_sensor_chooses_reaches_a_label(settings: Any, options: B
     body, _ = encode(snapshot(pipeline, options), 0.5)
     assert len(samples_of(body)) == empty
     assert pipeline.accounts()["a"]["received"] == len(names)
-
-
-_models: dict[Any, Any] = {}
-
-
-def remembered(*key: Any) -> Any:
-    from transom.edge.assembly import load_model
-
-    if key not in _models:
-        _models[key] = load_model(*key)
-    return _models[key]
 
 
 def test_what_a_model_file_says_of_itself_is_escaped_and_cut(pipeline: Any, options: BrokerOptions) -> None:
