@@ -29,6 +29,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "record": ("transom.verbs.record", "write what the broker sends, for replay and train"),
     "train": ("transom_models.cli", "train a model on recordings and write it as one file"),
     "check": ("transom.verbs.check", "every problem of a configuration and its models, before it runs"),
+    "doctor": ("transom.verbs.doctor", "what would go wrong on this machine and with this broker, and how to mend it"),
+    "service": ("transom.verbs.service", "the agent as a hardened systemd service: show, install, uninstall"),
     "inspect": ("transom.verbs.inspect", "what a model file says of itself, its size and its latency here"),
 }
 
