@@ -130,5 +130,7 @@ def _venv(tree: Path) -> None:
     (folder / "python").symlink_to(home / version)
     (tree / "opt/transom/stick.py").write_text(STICK)
     command = folder / "transom"
-    command.write_text('#!/bin/sh\nLD_LIBRARY_PATH=/opt/python/lib exec /opt/transom/bin/python /opt/transom/stick.py "$@"\n')
+    command.write_text(
+        '#!/bin/sh\nLD_LIBRARY_PATH=/opt/python/lib exec /opt/transom/bin/python /opt/transom/stick.py "$@"\n'
+    )
     command.chmod(0o755)

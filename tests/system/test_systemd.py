@@ -152,7 +152,9 @@ def test_the_sandbox_refuses_all_writes_but_to_the_state(box: Container) -> None
     text = (box.tree / "etc/systemd/system/transom.service").read_text()
     dropped = ("Type=", "ExecStart=", "ExecReload=", "Watchdog", "Restart", "NotifyAccess")
     kept = [line for line in text.splitlines() if not line.startswith(dropped)]
-    probe = "\n".join(kept).replace("StateDirectory=transom", "StateDirectory=probe").replace("User=transom", "User=probe")
+    probe = (
+        "\n".join(kept).replace("StateDirectory=transom", "StateDirectory=probe").replace("User=transom", "User=probe")
+    )
     probe = probe.replace("[Service]", "[Service]\nType=oneshot\nExecStart=/etc/probe.sh")
     (box.tree / "etc/systemd/system/probe.service").write_text(probe)
     box.run("systemctl", "daemon-reload")

@@ -58,7 +58,9 @@ class Connection:
         self._ready, self._closing = threading.Event(), threading.Event()
         self._receiving = True
         self._refusal: str | None = None
-        self.problem = ""  # why there is no connection, in plain words; empty while there is one, and before the first try
+        self.problem = (
+            ""  # why there is no connection, in plain words; empty while there is one, and before the first try
+        )
         self._confirmed: deque[int] = deque()  # packet ids of publications that the broker has, or the socket took
         self._fleeting: set[int] = set()  # packet ids at QoS 0, which the socket has not taken
         self._counts = dict.fromkeys(("published", "dropped", "connects", "resumed", "errors"), 0)

@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="install: also over a unit that somebody else wrote")
     parser.add_argument("--purge-state", action="store_true", help="uninstall: remove the state folder too")
     parser.add_argument(
-        "--root", type=Path, default=Path("/"), metavar="DIR", help="write into a system that does not run, e.g. an image"
+        "--root",
+        type=Path,
+        default=Path("/"),
+        metavar="DIR",
+        help="write into a system that does not run, e.g. an image",
     )
 
 
@@ -75,7 +79,9 @@ def _install(args: argparse.Namespace, text: str) -> int:
     path = args.root / installing.FOLDER / f"{args.name}.service"
     old = path.read_text() if path.exists() else ""
     if old and MARK not in old and not args.force:
-        raise TransomError(str(path), "was not written by transom", "see it with --dry-run --force; --force replaces it")
+        raise TransomError(
+            str(path), "was not written by transom", "see it with --dry-run --force; --force replaces it"
+        )
     difference = list(difflib.unified_diff(
         old.splitlines(keepends=True), text.splitlines(keepends=True), str(path) if old else "/dev/null", str(path)
     ))  # fmt: skip
@@ -102,13 +108,17 @@ def _follow(name: str) -> int:
     """Says what the start comes to. A broker that is away is no failure: the service waits for it."""
     end, state, last = time.monotonic() + FOLLOWED, {}, ""
     while time.monotonic() < end:
-        shown = installing.systemctl("show", f"{name}.service", "-p", "ActiveState,SubState,StatusText,Result,NRestarts")
+        shown = installing.systemctl(
+            "show", f"{name}.service", "-p", "ActiveState,SubState,StatusText,Result,NRestarts"
+        )
         state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
         if state.get("ActiveState") == "active":
             print(f"running: {state.get('StatusText', '')}")
             return 0
         if state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) > 0:
-            raise TransomError(f"{name}.service", f"does not start ({state.get('Result')})", f"see: journalctl -eu {name}")
+            raise TransomError(
+                f"{name}.service", f"does not start ({state.get('Result')})", f"see: journalctl -eu {name}"
+            )
         if sys.stdout.isatty() and state.get("StatusText", "") != last:
             last = state.get("StatusText", "")
             print(f"  {last}")
@@ -126,7 +136,9 @@ def _uninstall(args: argparse.Namespace) -> int:
         raise TransomError(str(path), "was not written by transom", "--force removes it all the same")
     running = args.root == Path("/") and installing.booted()
     unit_name = f"{args.name}.service"
-    state = next((line.partition("=")[2] for line in text.splitlines() if line.startswith("StateDirectory=")), args.name)
+    state = next(
+        (line.partition("=")[2] for line in text.splitlines() if line.startswith("StateDirectory=")), args.name
+    )
     if running:
         installing.systemctl("disable", "--now", unit_name)
         if args.purge_state:
