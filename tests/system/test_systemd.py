@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from container import Container, lacking
 
 from conftest import missing
-from container import Container, lacking
 
 pytestmark = pytest.mark.mosquitto
 

@@ -1,6 +1,7 @@
 """The systemd unit: what it has to know comes in, the file's text goes out. Reads nothing, runs nothing.
 
-The directives are those of systemd.exec(5), systemd.service(5) and systemd.resource-control(5) of version 252 (Debian 12).
+The directives are those of systemd.exec(5), systemd.service(5) and systemd.resource-control(5),
+as of version 252 (Debian 12).
 """
 
 import re
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MARK = "# Written by `transom service install`."
-UNSEEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108  within the unit
+UNSEEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))  # to the unit
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -78,14 +79,14 @@ def configuration_findings(problems: Iterable[TransomError], settings: Settings 
         grave = "insecure" in note or "password_file" in note
         what, _, mend = note.partition("; chmod")
         yield Finding(
-            what, "others can read what is sent, or pose as one of the two",
-            f"chmod{mend}" if mend else "[broker.tls] with ca_file in the configuration, and a TLS listener at the broker", note=not grave,
-        )  # fmt: skip
+            what,
+            "others can read what is sent, or pose as one of the two",
+            f"chmod{mend}" if mend else "ca_file under [broker.tls], and a TLS listener at the broker",
+            note=not grave,
+        )
 
 
 def _may_look(folder: object) -> bool:
-    import os
-
     return os.geteuid() == 0 or os.access(str(folder), os.W_OK)
 
 

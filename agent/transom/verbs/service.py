@@ -1,4 +1,4 @@
-"""`transom service`: the agent as a systemd service. The unit's text is edge/unit.py's, what it needs edge/installing.py's."""
+"""`transom service`: the agent as a systemd service. edge/unit.py has the text, edge/installing.py what it needs."""
 
 import argparse
 import difflib
@@ -150,6 +150,8 @@ def _uninstall(args: argparse.Namespace) -> int:
         installing.systemctl("daemon-reload")
     print(f"removed {path}")
     if not (running and args.purge_state):
-        print(f"its state stays in {installing.STATE_ROOT / state}" + (
-            ": systemd does not run here, so it was not removed" if args.purge_state else "; --purge-state removes it"))  # fmt: skip
+        hint = (
+            ": systemd does not run here, so it was not removed" if args.purge_state else "; --purge-state removes it"
+        )
+        print(f"its state stays in {installing.STATE_ROOT / state}{hint}")
     return 0

@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -17,6 +16,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from transom.core.topics import Pattern
 from transom.edge.checkup import Finding
+from transom.edge.checkup.mosquitto import mosquitto_findings
 from transom.edge.client import Client, PlainClient
 from transom.edge.wire import WIRED, BrokerOptions, broker_options, check_connection, connect, new_client
 from transom.errors import BrokerError
@@ -60,7 +60,7 @@ def _login_mend(error: BrokerError, settings: Settings) -> str:
         return f"openssl s_client -connect {broker.host}:{broker.port} </dev/null   (shows the broker's certificate)"
     if "refuses the log-in" in text:
         who = broker.username or "NAME"
-        return f"at the broker: sudo mosquitto_passwd /etc/mosquitto/passwd {who}, and the same password in broker.password_file"
+        return f"sudo mosquitto_passwd /etc/mosquitto/passwd {who}   (at the broker; the same in broker.password_file)"
     return f"ping -c 3 {broker.host}; then broker.host and broker.port in {settings.config or 'the configuration'}"
 
 
@@ -80,8 +80,9 @@ class _Trial:
         self.client = client
         connect(client, options, version5=version5)
         self.until(lambda: self._answer is not None, WIRED)
-        if self._answer is None or self._answer.is_failure:
-            raise BrokerError("", f"log-in: {self._answer or 'no answer'}", "")
+        answer: ReasonCode | None = self._answer
+        if answer is None or answer.is_failure:
+            raise BrokerError("", f"log-in: {answer or 'no answer'}", "")
 
     def _on_connect(
         self, _c: paho.Client, _d: object, flags: paho.ConnectFlags, reason: ReasonCode, _p: object
@@ -115,6 +116,9 @@ class _Trial:
             return "no answer"
         return str(self.published[mid]).lower() if self.published[mid].is_failure else ""
 
+    def comes_back(self, topic: str, payload: bytes) -> bool:
+        return self.until(lambda: (topic, payload, False) in self.heard, LISTEN)
+
     def close(self) -> None:
         self.client.disconnect()
         self.until(lambda: False, 0.1)
@@ -133,9 +137,10 @@ def _session(options: BrokerOptions, *, version5: bool) -> Iterator[Finding]:
     _Trial(replace(kept, session=0), version5=version5).close()  # the broker need not keep it
     if not second.present:
         yield Finding(
-            "the broker keeps no session", "readings that are sent while the agent restarts or the link is down are lost",
+            "the broker keeps no session",
+            "readings that come while the agent restarts or the link is down are lost",
             "use a broker with persistent sessions; some give them only to clients that log in: set broker.username",
-        )  # fmt: skip
+        )
 
 
 def _rights(settings: Settings, options: BrokerOptions, *, version5: bool) -> Iterator[Finding]:
@@ -155,11 +160,11 @@ def _rights(settings: Settings, options: BrokerOptions, *, version5: bool) -> It
     trial.subscribe("transom/+/status")
     for topic in (f"{base}/doctor", *(f"{base}/{name}/doctor" for name in filters)):
         refusal = trial.publish(topic, token)
-        back = not refusal and (blind or trial.until(lambda topic=topic: (topic, token, False) in trial.heard, LISTEN))
-        if refusal or (not back and not version5):
-            said = refusal or "it does not come back"
+        if not refusal and not version5 and not blind and not trial.comes_back(topic, token):
+            refusal = "it does not come back"  # 3.1.1 has no way to refuse
+        if refusal:
             yield Finding(
-                f"may not publish under {topic.removesuffix('doctor')} ({said})",
+                f"may not publish under {topic.removesuffix('doctor')} ({refusal})",
                 "predictions and alerts are thrown away by the broker",
                 _acl(user, "write", f"{base}/#"),
             )
@@ -171,9 +176,10 @@ def _rights(settings: Settings, options: BrokerOptions, *, version5: bool) -> It
     if silent:
         yield Finding(
             f"nothing was heard within {LISTEN:.0f} s for {', '.join(f'streams.{n} ({filters[n]})' for n in silent)}",
-            "the sensors may be slow; or the topic is wrong, or an ACL forbids reading it, which mosquitto does not say",
-            f"mosquitto_sub -h {settings.broker.host} -p {settings.broker.port} -t '{filters[silent[0]]}' -v", note=True,
-        )  # fmt: skip
+            "slow sensors, a wrong topic, or an ACL that forbids reading it, which mosquitto does not say",
+            f"mosquitto_sub -h {settings.broker.host} -p {settings.broker.port} -t '{filters[silent[0]]}' -v",
+            note=True,
+        )
 
 
 def _acl(user: str, right: str, topic: str) -> str:
@@ -203,9 +209,10 @@ def leftover_findings(heard: Sequence[tuple[str, bytes, bool]], settings: Settin
 
 def _leftover(what: str, topic: str, at: str) -> Finding:
     return Finding(
-        what, "dashboards go on showing its alerts and states",
+        what,
+        "dashboards go on showing its alerts and states",
         f"mosquitto_sub {at} -t '{topic}/#' --retained-only -F %t -W 2 | xargs -I{{}} mosquitto_pub {at} -t {{}} -r -n",
-    )  # fmt: skip
+    )
 
 
 def _value(payload: bytes, *keys: str) -> object:
@@ -216,39 +223,3 @@ def _value(payload: bytes, *keys: str) -> object:
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     return found
-
-
-def mosquitto_findings(host: str, file: Path = Path("/etc/mosquitto/mosquitto.conf")) -> Iterator[Finding]:
-    """What the mosquitto of this machine is configured to lose."""
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        return
-    lines = _lines(file)
-    if lines is None:
-        return
-    told = dict(line.split(None, 1) for line in lines if len(line.split(None, 1)) == 2)
-    mend = "echo '{}' | sudo tee -a /etc/mosquitto/conf.d/transom.conf && sudo systemctl restart mosquitto"
-    if told.get("persistence", "false").strip() != "true":
-        yield Finding(
-            f"{file}: no persistence", "when mosquitto is restarted, what waits for the agent and all retained alerts are lost",
-            mend.format("persistence true"),
-        )  # fmt: skip
-    if int(told.get("max_queued_messages", "1000")) not in range(1, 10_000):
-        return
-    yield Finding(
-        f"{file}: {told.get('max_queued_messages', '1000 (the default)')} messages are queued",
-        "of what comes while the agent is away, the rest is lost", mend.format("max_queued_messages 100000"),
-    )  # fmt: skip
-
-
-def _lines(file: Path) -> list[str] | None:
-    """Of the file and of the folders that it includes; None where it cannot be read."""
-    try:
-        lines = [line.strip() for line in file.read_text(errors="replace").splitlines()]
-    except OSError:
-        return None
-    for line in list(lines):
-        if line.startswith("include_dir "):
-            folder = Path(line.split(None, 1)[1])
-            for other in sorted(folder.glob("*.conf")):
-                lines += _lines(other) or []
-    return [line for line in lines if line and not line.startswith("#")]

@@ -29,7 +29,8 @@ x = torch.randn(4, 64, 8)
 with torch.inference_mode():
     y, _ = torch.nn.LSTM(8, 32, batch_first=True)(x)
     z = torch.nn.Conv1d(8, 16, 5)(x.transpose(1, 2))
-print(json.dumps({"version": str(torch.__version__), "cuda": torch.version.cuda, "sane": bool(y.isfinite().all() and z.isfinite().all())}))
+sane = bool(y.isfinite().all() and z.isfinite().all())
+print(json.dumps({"version": str(torch.__version__), "cuda": torch.version.cuda, "sane": sane}))
 """
 
 
@@ -48,8 +49,12 @@ def look_torch() -> Torch:
     """Runs an LSTM and a convolution in a child, which an instruction that the processor lacks may end."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=TRIAL, check=False
-        )  # fmt: skip
+            [sys.executable, "-c", _TRIAL],
+            capture_output=True,
+            text=True,
+            timeout=TRIAL,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return Torch(error=f"no answer within {TRIAL:.0f} s")
     if done.returncode < 0:
@@ -74,9 +79,10 @@ def torch_findings(torch: Torch, *, gpu: bool, machine: str) -> Iterator[Finding
         yield Finding(
             f"torch is ended by {name} when it runs a small network",
             "this build uses instructions that the processor lacks; the agent would end in the same way"
-            if name == "SIGILL" else "the agent would end in the same way",
+            if name == "SIGILL"
+            else "the agent would end in the same way",
             cpu_build,
-        )  # fmt: skip
+        )
     elif torch.error:
         yield Finding(f"torch does not run: {torch.error}", "no model can be loaded", cpu_build)
     elif not torch.sane:
@@ -86,8 +92,9 @@ def torch_findings(torch: Torch, *, gpu: bool, machine: str) -> Iterator[Finding
     if torch.cuda and not gpu:
         yield Finding(
             f"torch {torch.version} is built for CUDA {torch.cuda}, and there is no GPU",
-            "it takes gigabytes of disk and starts more slowly, for nothing", cpu_build,
-        )  # fmt: skip
+            "it takes gigabytes of disk and starts more slowly, for nothing",
+            cpu_build,
+        )
 
 
 def look_gpu() -> bool:
@@ -108,9 +115,10 @@ def cpu_findings(features: set[str], *, machine: str, bits: int) -> Iterator[Fin
     """bits: of this Python, which are those of the installed system where the kernel has more."""
     if bits < 64:
         yield Finding(
-            f"a {bits}-bit system ({machine})", "there is no torch for it, and none is coming",
+            f"a {bits}-bit system ({machine})",
+            "there is no torch for it, and none is coming",
             "install the 64-bit image of the system; a Raspberry Pi 3 or newer can run it",
-        )  # fmt: skip
+        )
     elif machine == "x86_64" and features and "avx2" not in features:
         yield Finding("the processor has no AVX2", "models run some 2 to 4 times slower", "nothing to do", note=True)
     elif machine == "aarch64" and features and "asimd" not in features:
@@ -136,9 +144,10 @@ def clock_findings(synchronised: bool | None, year: int | None = None) -> Iterat
     year = time.gmtime().tm_year if year is None else year
     if year < NEWER_THAN:
         yield Finding(
-            f"the clock says {year}", "readings with a time of their own are all refused as from the future",
+            f"the clock says {year}",
+            "readings with a time of their own are all refused as from the future",
             "sudo timedatectl set-ntp true",
-        )  # fmt: skip
+        )
     elif synchronised is False:
         yield Finding(
             "the clock is not synchronised",
@@ -159,9 +168,10 @@ def look_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 def memory_findings(available: int | None) -> Iterator[Finding]:
     if available is not None and available < LEAST_MEMORY:
         yield Finding(
-            f"{available >> 20} MB of memory are free", "torch and a few models hold some 300 MB, more with many series",
+            f"{available >> 20} MB of memory are free",
+            "torch and a few models hold some 300 MB, more with many series",
             "systemctl status --no-pager; ps -eo rss,comm --sort=-rss | head   (what could be stopped)",
-        )  # fmt: skip
+        )
 
 
 _THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
@@ -175,9 +185,10 @@ def supply_findings(file: Path = _THROTTLED) -> Iterator[Finding]:
         return
     if bits & 0x10001:
         yield Finding(
-            f"the supply voltage {'is' if bits & 1 else 'has been'} too low", "SD cards lose data by it, and the processor slows down",
+            f"the supply voltage {'is' if bits & 1 else 'has been'} too low",
+            "SD cards lose data by it, and the processor slows down",
             "use the board's own power supply; look again with: vcgencmd get_throttled",
-        )  # fmt: skip
+        )
 
 
 def findings() -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from transom.runtimes.bundle import find_model, open_bundle
 from transom.settings import StreamSettings
 
 LEAST_FREE = 500 << 20  # bytes: the journal, a new model beside the old one, and some days of the system's own logs
+SECRET = "LoadCredential="
 UNITS = Path("/etc/systemd/system")
 
 
@@ -25,16 +26,18 @@ def state_findings(folder: Path) -> Iterator[Finding]:
         disk = os.statvfs(there)
         if disk.f_flag & os.ST_RDONLY:
             yield Finding(
-                f"{there} is on a disk that is mounted read-only", "nothing survives a restart; a worn SD card ends like this",
+                f"{there} is on a disk that is mounted read-only",
+                "nothing survives a restart; a worn SD card ends like this",
                 "dmesg | grep -i -e mmc -e ext4 -e remount",
-            )  # fmt: skip
+            )
             return
         free = disk.f_bavail * disk.f_frsize
         if free < LEAST_FREE:
             yield Finding(
                 f"{free >> 20} MB are free where state is kept ({there})",
-                "when it is full nothing survives a restart, until there is room again", "sudo journalctl --vacuum-size=100M; sudo apt clean",
-            )  # fmt: skip
+                "when it is full nothing survives a restart, until there is room again",
+                "sudo journalctl --vacuum-size=100M; sudo apt clean",
+            )
         if disk.f_files and not disk.f_favail:
             yield Finding(
                 f"no file can be made where state is kept ({there}): no inodes",
@@ -45,9 +48,10 @@ def state_findings(folder: Path) -> Iterator[Finding]:
             pass
     except OSError as error:
         yield Finding(
-            f"state cannot be written to {folder}: {error.strerror}", "nothing survives a restart",
+            f"state cannot be written to {folder}: {error.strerror}",
+            "nothing survives a restart",
             f'sudo mkdir -p {folder} && sudo chown -R "$(id -un)" {folder}',
-        )  # fmt: skip
+        )
 
 
 def model_findings(streams: dict[str, StreamSettings], folder: Path) -> Iterator[Finding]:
@@ -79,16 +83,18 @@ def service_findings(config: Path | None, service: str = "transom", units: Path 
     if text is None:
         if installing.booted():
             yield Finding(
-                "not installed as a service", "it does not start with the machine, nor again after a crash",
-                "sudo transom service install", note=True,
-            )  # fmt: skip
+                "not installed as a service",
+                "it does not start with the machine, nor again after a crash",
+                "sudo transom service install",
+                note=True,
+            )
         return
     if MARK in text and config is not None:
         try:
             kept = {
                 n: Path(f)
-                for n, f in (
-                    l.partition("=")[2].split(":", 1) for l in text.splitlines() if l.startswith("LoadCredential=")
+                for n, _, f in (
+                    line.removeprefix(SECRET).partition(":") for line in text.splitlines() if line.startswith(SECRET)
                 )
             }
             spec, problems = installing.plan(config, service, kept)
@@ -100,11 +106,13 @@ def service_findings(config: Path | None, service: str = "transom", units: Path 
                 )
             if not problems and unit(spec) != text:
                 yield Finding(
-                    f"{file} is not what this version would install", "it lacks what has changed since, or runs another installation",
+                    f"{file} is not what this version would install",
+                    "it lacks what has changed since, or runs another installation",
                     "transom service install --dry-run   (shows the difference; without --dry-run it is made)",
-                )  # fmt: skip
-        except TransomError:
-            pass  # a configuration that is refused is told of elsewhere
+                )
+        except TransomError as error:
+            first = str(error).splitlines()[0]
+            yield Finding(f"the service refuses its configuration: {first}", "it does not start", "transom check")
     if installing.booted():
         try:
             state = installing.systemctl("show", f"{service}.service", "-P", "ActiveState").strip()
