@@ -28,7 +28,9 @@ class UnitSpec:
 
 def unit(spec: UnitSpec) -> str:
     """The text of NAME.service."""
-    secrets = [f"LoadCredential={name}:{_word(path)}" for name, path in sorted(spec.credentials.items())]
+    secrets = [
+        f"LoadCredential={name}:{str(path).replace('%', '%%')}" for name, path in sorted(spec.credentials.items())
+    ]
     secrets += [f"Environment={variable}=%d/{name}" for variable, name in sorted(spec.variables.items())]
     body = _TEMPLATE.format(
         mark=MARK, name=spec.name, command=_word(spec.command), config=_word(spec.config), state=spec.state
@@ -42,7 +44,7 @@ def unseen(path: Path) -> Path | None:
 
 
 def _word(path: Path) -> str:
-    """A path as systemd reads it: specifiers and blanks escaped."""
+    """A path as a word of a command line: specifiers, variables and blanks escaped."""
     text = str(path).replace("\\", "\\\\").replace("%", "%%").replace("$", "$$")
     return text.replace(" ", "\\x20").replace('"', "\\x22").replace("'", "\\x27").replace("\t", "\\x09")
 

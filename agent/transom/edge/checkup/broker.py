@@ -24,6 +24,7 @@ from transom.settings import Settings
 
 LISTEN = 2.0  # seconds for which retained messages and readings are waited for
 KEEP = 60  # seconds that the broker is asked to keep the trial's session
+MAY_NOT = "may not publish"
 RETAIN = 1  # the bit of a PUBLISH packet's first byte
 OWN = frozenset(("status", "info", "health", "request", "response", "models", "update", "doctor"))
 
@@ -40,9 +41,11 @@ def findings(settings: Settings) -> Iterator[Finding]:
     options = replace(broker_options(settings), client_id=f"{broker.client_id}-doctor")
     version5 = "MQTT 5" in greeting
     try:
+        rights = list(_rights(settings, replace(options, session=0), version5=version5))
+        yield from rights
         if options.qos and options.session:
-            yield from _session(options, version5=version5)
-        yield from _rights(settings, replace(options, session=0), version5=version5)
+            topic = "" if any(f.what.startswith(MAY_NOT) for f in rights) else f"{settings.base}/doctor"
+            yield from _session(options, topic, version5=version5)
     except (OSError, BrokerError) as error:
         yield Finding(
             f"the broker ends the trial: {error}",
@@ -127,15 +130,21 @@ class _Trial:
         client.on_batch = lambda _batch: None
 
 
-def _session(options: BrokerOptions, *, version5: bool) -> Iterator[Finding]:
+def _session(options: BrokerOptions, topic: str, *, version5: bool) -> Iterator[Finding]:
+    """topic: where a message is left for a client that is away; empty where we may not write."""
     kept = replace(options, session=KEEP, client_id=f"{options.client_id}-session")
     first = _Trial(kept, version5=version5)
-    first.subscribe("transom/doctor/session")
+    first.subscribe(topic or "transom/doctor/session")
     first.close()
+    other, token = _Trial(replace(options, session=0), version5=version5), str(time.time_ns()).encode()
+    if topic:
+        other.publish(topic, token)
+    other.close()
     second = _Trial(kept, version5=version5)
+    there = second.present and (not topic or second.comes_back(topic, token))
     second.close()
     _Trial(replace(kept, session=0), version5=version5).close()  # the broker need not keep it
-    if not second.present:
+    if not there:
         yield Finding(
             "the broker keeps no session",
             "readings that come while the agent restarts or the link is down are lost",
@@ -164,7 +173,7 @@ def _rights(settings: Settings, options: BrokerOptions, *, version5: bool) -> It
             refusal = "it does not come back"  # 3.1.1 has no way to refuse
         if refusal:
             yield Finding(
-                f"may not publish under {topic.removesuffix('doctor')} ({refusal})",
+                f"{MAY_NOT} under {topic.removesuffix('doctor')} ({refusal})",
                 "predictions and alerts are thrown away by the broker",
                 _acl(user, "write", f"{base}/#"),
             )
