@@ -24,7 +24,6 @@ from transom.settings import Settings
 
 LISTEN = 2.0  # seconds for which retained messages and readings are waited for
 KEEP = 60  # seconds that the broker is asked to keep the trial's session
-MAY_NOT = "may not publish"
 RETAIN = 1  # the bit of a PUBLISH packet's first byte
 OWN = frozenset(("status", "info", "health", "request", "response", "models", "update", "doctor"))
 
@@ -41,11 +40,10 @@ def findings(settings: Settings) -> Iterator[Finding]:
     options = replace(broker_options(settings), client_id=f"{broker.client_id}-doctor")
     version5 = "MQTT 5" in greeting
     try:
-        rights = list(_rights(settings, replace(options, session=0), version5=version5))
+        rights, readable = _rights(settings, replace(options, session=0), version5=version5)
         yield from rights
         if options.qos and options.session:
-            topic = "" if any(f.what.startswith(MAY_NOT) for f in rights) else f"{settings.base}/doctor"
-            yield from _session(options, topic, version5=version5)
+            yield from _session(options, f"{settings.base}/doctor" if readable else "", version5=version5)
     except (OSError, BrokerError) as error:
         yield Finding(
             f"the broker ends the trial: {error}",
@@ -131,7 +129,7 @@ class _Trial:
 
 
 def _session(options: BrokerOptions, topic: str, *, version5: bool) -> Iterator[Finding]:
-    """topic: where a message is left for a client that is away; empty where we may not write."""
+    """topic: where a message is left for a client that is away; empty where we may not write or read."""
     kept = replace(options, session=KEEP, client_id=f"{options.client_id}-session")
     first = _Trial(kept, version5=version5)
     first.subscribe(topic or "transom/doctor/session")
@@ -152,43 +150,42 @@ def _session(options: BrokerOptions, topic: str, *, version5: bool) -> Iterator[
         )
 
 
-def _rights(settings: Settings, options: BrokerOptions, *, version5: bool) -> Iterator[Finding]:
+def _rights(settings: Settings, options: BrokerOptions, *, version5: bool) -> tuple[list[Finding], bool]:
+    """What is forbidden, and whether what is published to BASE/doctor can be read there: the agent need not."""
+    found: list[Finding] = []
     base, token = settings.base, str(time.time_ns()).encode()
     user = settings.broker.username or "anonymous"
     trial = _Trial(options, version5=version5)
     filters = {name: Pattern.parse(s.topic).filter for name, s in settings.streams.items()}
     for name, topic in filters.items():
         if refusal := trial.subscribe(topic):
-            yield Finding(
-                f"streams.{name}: may not subscribe to {topic} ({refusal})",
-                "the stream gets no reading",
-                _acl(user, "read", topic),
-            )
+            what = f"streams.{name}: may not subscribe to {topic} ({refusal})"
+            found.append(Finding(what, "the stream gets no reading", _acl(user, "read", topic)))
     blind = trial.subscribe(f"{base}/#")
     trial.subscribe("transom/+/info")
     trial.subscribe("transom/+/status")
     for topic in (f"{base}/doctor", *(f"{base}/{name}/doctor" for name in filters)):
         refusal = trial.publish(topic, token)
-        if not refusal and not version5 and not blind and not trial.comes_back(topic, token):
-            refusal = "it does not come back"  # 3.1.1 has no way to refuse
-        if refusal:
-            yield Finding(
-                f"{MAY_NOT} under {topic.removesuffix('doctor')} ({refusal})",
-                "predictions and alerts are thrown away by the broker",
-                _acl(user, "write", f"{base}/#"),
-            )
+        silent = not refusal and not version5 and not blind and not trial.comes_back(topic, token)
+        if refusal or silent:
+            what = f"may not publish under {topic.removesuffix('doctor')} ({refusal})"
+            if silent:  # 3.1.1 has no way to refuse
+                what = f"may not publish under {topic.removesuffix('doctor')}, or not read there"
+            why = "predictions and alerts are thrown away by the broker"
+            found.append(Finding(what, why, _acl(user, "write", f"{base}/#"), note=silent))
             break
     trial.until(lambda: False, LISTEN)
     trial.close()
-    yield from leftover_findings(trial.heard, settings)
-    silent = [n for n, f in filters.items() if not any(paho.topic_matches_sub(f, t) for t, _, _ in trial.heard)]
-    if silent:
-        yield Finding(
-            f"nothing was heard within {LISTEN:.0f} s for {', '.join(f'streams.{n} ({filters[n]})' for n in silent)}",
-            "slow sensors, a wrong topic, or an ACL that forbids reading it, which mosquitto does not say",
-            f"mosquitto_sub -h {settings.broker.host} -p {settings.broker.port} -t '{filters[silent[0]]}' -v",
-            note=True,
+    found += leftover_findings(trial.heard, settings)
+    unheard = [n for n, f in filters.items() if not any(paho.topic_matches_sub(f, t) for t, _, _ in trial.heard)]
+    if unheard:
+        what = (
+            f"nothing was heard within {LISTEN:.0f} s for {', '.join(f'streams.{n} ({filters[n]})' for n in unheard)}"
         )
+        why = "slow sensors, a wrong topic, or an ACL that forbids reading it, which mosquitto does not say"
+        mend = f"mosquitto_sub -h {settings.broker.host} -p {settings.broker.port} -t '{filters[unheard[0]]}' -v"
+        found.append(Finding(what, why, mend, note=True))
+    return found, (f"{base}/doctor", token, False) in trial.heard
 
 
 def _acl(user: str, right: str, topic: str) -> str:
