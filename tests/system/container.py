@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,7 +57,6 @@ class Container:
         log = self.tree.parent / "boot.log"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, log.open("wb") as out:
             told.bind(str(self._socket))
-            told.settimeout(BOOT)
             python = [f"--bind-ro={sys.base_prefix}:/opt/python"] if Path(sys.base_prefix) != Path("/usr") else []
             self._nspawn = subprocess.Popen(
                 ["systemd-nspawn", "-q", "-D", str(self.tree), "-M", f"transom-{os.getpid()}", "--register=no",
@@ -66,9 +66,14 @@ class Container:
                 env=os.environ | {"NOTIFY_SOCKET": str(self._socket), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
-            words = ""
+            told.settimeout(1.0)
+            words, end = "", time.monotonic() + BOOT
             while "READY=1" not in words.split():
-                words += told.recv(4096).decode() + "\n"
+                if self._nspawn.poll() is not None or time.monotonic() > end:
+                    self.__exit__()
+                    raise RuntimeError(f"no container boots here: {log.read_text(errors='replace')[-500:]}")
+                with suppress(TimeoutError):
+                    words += told.recv(4096).decode() + "\n"
         self._leader = next(w.partition("=")[2] for w in words.split() if w.startswith("X_NSPAWN_LEADER_PID="))
         return self
 

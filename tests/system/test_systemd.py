@@ -110,6 +110,8 @@ def test_a_model_runs_inside_the_sandbox_as_a_user_of_its_own(box: Container) ->
     pid = box.show("transom", "MainPID")
     status = box.run("cat", f"/proc/{pid}/status")
     uid = int(next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1])
+    box.run("systemctl", "reload", "transom")
+    until(lambda: "configuration reloaded" in box.journal(), box)
     assert 61184 <= uid <= 65519  # systemd's range for DynamicUser
 
 
@@ -164,6 +166,19 @@ def test_the_sandbox_refuses_all_writes_but_to_the_state(box: Container) -> None
     assert sum(line.startswith("refused") for line in told) == 7
     assert "read the credential" in told
     assert not {"read the secret's file", "saw /root"} & set(told)
+
+
+def test_the_doctor_sees_the_service_as_it_is(box: Container) -> None:
+    def areas() -> dict[str, str]:
+        told = box.ask("/opt/transom/bin/transom", "doctor", "--json").stdout
+        return {f["area"]: f["what"] for f in json.loads(told) if not f["note"] and f["area"] != "machine"}
+
+    assert areas() == {}
+    unit = box.tree / "etc/systemd/system/transom.service"
+    text = unit.read_text()
+    unit.write_text(text.replace("MemoryMax=75%", "MemoryMax=10%"))
+    assert "is not what this version would install" in areas()["service"]
+    unit.write_text(text)
 
 
 def test_a_refused_configuration_is_not_tried_again(box: Container) -> None:

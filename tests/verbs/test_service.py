@@ -8,6 +8,7 @@ import pytest
 from conftest import missing
 from transom.cli import main
 from transom.edge import installing
+from transom.edge.checkup import storage
 from transom.edge.unit import MARK, UnitSpec, unit, unseen
 from transom.errors import TransomError
 
@@ -146,6 +147,20 @@ def test_the_variables_of_the_shell_are_not_taken_for_those_of_the_service(
     config.write_text(CONFIG.partition("[streams")[0])
     monkeypatch.setenv("TRANSOM_STREAMS__PUMPS__TOPIC", "plant/{device}/{channel}")
     assert main(["service", "show", "-c", str(config)]) == 2
+
+
+def test_the_doctor_tells_of_a_unit_that_is_not_what_this_version_installs(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "etc/systemd/system"
+    words = ["-c", str(config), "--root", str(tmp_path)]
+    assert main(["service", "install", *words]) == 0
+    assert list(storage.service_findings(config, units=folder)) == []
+    assert storage.state_of(Path("/x"), named=False, units=folder) == (Path("/var/lib/transom"), True)
+    written = folder / "transom.service"
+    written.write_text(written.read_text().replace("UMask=0077", "UMask=0022"))
+    (found,) = storage.service_findings(config, units=folder)
+    assert "is not what this version would install" in found.what
+    (tmp_path / "secret").unlink()
+    assert "the service" in " ".join(f.what for f in storage.service_findings(config, units=folder))
 
 
 def test_homes_and_temporary_folders_are_not_seen_by_the_service() -> None:

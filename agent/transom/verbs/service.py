@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    try:
+        return _run(args)
+    except PermissionError as error:
+        raise TransomError(str(error.filename), "may not be changed by this user", "run it as root, with sudo") from None
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.action == "uninstall":
         return _uninstall(args)
     config = args.config or default_config()
