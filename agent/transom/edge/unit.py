@@ -64,7 +64,7 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart={command} run -c {config}
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload=/bin/sh -c 'kill -HUP $$MAINPID'
 # The run loop itself gives the signs of life. A start that waits for its broker asks for more time again and again.
 WatchdogSec=60
 TimeoutStartSec=180
