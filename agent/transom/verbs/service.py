@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         return _run(args)
     except PermissionError as error:
-        raise TransomError(str(error.filename), "may not be changed by this user", "run it as root, with sudo") from None
+        raise TransomError(
+            str(error.filename), "may not be changed by this user", "run it as root, with sudo"
+        ) from None
 
 
 def _run(args: argparse.Namespace) -> int:
