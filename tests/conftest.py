@@ -84,6 +84,7 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
         log = ["log_type all", "connection_messages true", "user root"]
         config.write_text("\n".join([f"listener {port} 127.0.0.1", *log, *body]) + "\n")
         box: dict[str, subprocess.Popen[str]] = {}
+        readers: list[threading.Thread] = []
 
         def start() -> None:
             process = subprocess.Popen([str(binary), "-c", str(config)], stderr=subprocess.PIPE, text=True)
@@ -97,7 +98,8 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
                         up.set()
                 up.set()
 
-            threading.Thread(target=read, daemon=True).start()
+            readers.append(threading.Thread(target=read, daemon=True))
+            readers[-1].start()
             assert up.wait(10), "mosquitto does not start"
             assert process.poll() is None, "mosquitto ended at once"
             _wait_listening(port)
@@ -114,6 +116,7 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
                     process.kill()
                     process.wait(10)
                 assert process.stderr is not None
+                readers.pop().join(10)  # it reads to the end: a pipe that is closed under it would raise
                 process.stderr.close()
 
         broker = Mosquitto(port, folder, start, stop)

@@ -1,13 +1,54 @@
-"""A plain MQTT client for tests: what it hears, by topic, and waiting for it; and a link that can fall silent."""
+"""What tests share: a detector without a network, events by topic, a plain MQTT client, a link that can fall silent."""
 
+import json
 import select
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
+import numpy as np
 import paho.mqtt.client as paho
+
+from transom.core.events import Events
+from transom.core.model import ANY, Channel, Manifest
+from transom.core.pipeline import Message
+from transom.dialects.plain import publications
+
+T0 = 1_700_000_000_000
+
+
+class Distance:
+    """A detector whose score is how far the last step is from the mean of the window; every row by itself."""
+
+    sha256 = ""
+
+    def __init__(self, channels: tuple[str, ...] = (ANY,), length: int = 4, learning: int = 3) -> None:
+        self.manifest = Manifest(
+            name="distance", version="1", task="anomaly", family="none", channels=tuple(map(Channel, channels)),
+            length=length, learning=learning,
+        )  # fmt: skip
+
+    def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        known = np.isfinite(values)
+        mean = np.where(known, values, 0).sum(1) / np.maximum(known.sum(1), 1)
+        apart = np.where(known[:, -1], np.abs(values[:, -1] - mean), 0).astype(np.float32)
+        return {"score": apart.sum(1), "contribution": apart, "expected": mean.astype(np.float32)}
+
+
+def published(events: list[Events]) -> dict[str, list[bytes]]:
+    """By topic, in the order of publishing. Dead letters come at their own pace and are compared as they are."""
+    found: dict[str, list[bytes]] = defaultdict(list)
+    for batch in events:
+        for publication in publications(batch, "transom/test"):
+            found[publication.topic].append(publication.payload)
+    return dict(found)
+
+
+def reading(value: object, ms: int, topic: str = "plant/a/x") -> Message:
+    return Message(topic, json.dumps({"value": value, "time": (T0 + ms) / 1000}).encode(), T0 + ms)
 
 
 class Heard:

@@ -19,8 +19,7 @@ import torch
 from rich.progress import track
 from skab_protocol import BAR, DATA, Table, read, run, train, write
 
-KINDS = ("bias", "drift", "stuck", "noise", "spike", "scale")
-BEFORE, FAULTY = 130, 120  # steps of a piece: a window, the model's learning time and some more; the fault
+from faults import BEFORE, FAULTY, KINDS, jitter_of, spoil
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", nargs="?", type=Path, default=DATA / "skab", help="with anomaly-free/")
@@ -32,24 +31,7 @@ torch.set_num_threads(1)
 whole = read(args.folder / "anomaly-free" / "anomaly-free.csv")
 channels, cut = len(whole.names), int(0.6 * len(whole.times))
 rng = np.random.default_rng(args.seed)
-smooth = np.apply_along_axis(lambda c: np.convolve(c, np.ones(20) / 20, "same"), 0, whole.values[:cut])
-jitter = (whole.values[:cut] - smooth)[20:-20].std(0)
-
-
-def spoil(x: np.ndarray, kind: str, size: float, sign: float, noise: np.ndarray) -> np.ndarray:
-    """x: [FAULTY], a channel's values from the fault on; size: of its jitter."""
-    after = np.arange(1, len(x) + 1)
-    if kind == "bias":
-        return x + sign * 8 * size
-    if kind == "drift":
-        return x + sign * 12 * size * np.minimum(after / 60, 1)
-    if kind == "stuck":
-        return np.full_like(x, x[0])
-    if kind == "noise":
-        return x + 4 * size * noise
-    if kind == "spike":
-        return x + sign * 15 * size * (after % 20 == 1)
-    return x.mean() + 4 * (x - x.mean())  # scale: it swings four times as far
+jitter = jitter_of(whole.values[:cut])
 
 
 def judged(pieces: dict[str, np.ndarray], folder: Path, model: Path, times: np.ndarray) -> dict[str, dict[str, list]]:

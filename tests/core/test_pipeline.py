@@ -2,7 +2,6 @@
 
 import copy
 import json
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -11,43 +10,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from tests_support import T0, Distance, published, reading
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
 from transom.core.events import Events
-from transom.core.model import ANY, CalibrationTable, Channel, Manifest
+from transom.core.model import CalibrationTable, Channel, Manifest
 from transom.core.payloads import PayloadSpec
 from transom.core.pipeline import Message, Pipeline, Turn
 from transom.core.stream import StreamSpec
-from transom.dialects.plain import publications
-
-T0 = 1_700_000_000_000
-
-
-class Distance:
-    """A detector whose score is how far the last step is from the mean of the window; every row by itself."""
-
-    sha256 = ""
-
-    def __init__(self, channels: tuple[str, ...] = (ANY,), length: int = 4, learning: int = 3) -> None:
-        self.manifest = Manifest(
-            name="distance", version="1", task="anomaly", family="none", channels=tuple(map(Channel, channels)),
-            length=length, learning=learning,
-        )  # fmt: skip
-
-    def infer(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        known = np.isfinite(values)
-        mean = np.where(known, values, 0).sum(1) / np.maximum(known.sum(1), 1)
-        apart = np.where(known[:, -1], np.abs(values[:, -1] - mean), 0).astype(np.float32)
-        return {"score": apart.sum(1), "contribution": apart, "expected": mean.astype(np.float32)}
-
-
-def published(events: list[Events]) -> dict[str, list[bytes]]:
-    """By topic, in the order of publishing. Dead letters come at their own pace and are compared as they are."""
-    found: dict[str, list[bytes]] = defaultdict(list)
-    for batch in events:
-        for publication in publications(batch, "transom/test"):
-            found[publication.topic].append(publication.payload)
-    return dict(found)
 
 
 def run(pipeline: Pipeline, messages: list[Message], cuts: list[int]) -> list[Events]:
@@ -114,10 +84,6 @@ def test_any_split_of_the_same_messages_gives_the_same_events(
 
 def simple(**changes: Any) -> Pipeline:
     return Pipeline([(StreamSpec("s", "plant/{device}/{channel}", **changes), Distance())], own_prefix="transom/me/")
-
-
-def reading(value: object, ms: int, topic: str = "plant/a/x") -> Message:
-    return Message(topic, json.dumps({"value": value, "time": (T0 + ms) / 1000}).encode(), T0 + ms)
 
 
 def test_a_redelivered_message_is_counted_as_a_duplicate() -> None:

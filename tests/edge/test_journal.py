@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.pipeline import Message, Pipeline, Turn
@@ -437,3 +438,10 @@ def test_a_message_comes_back_with_its_marks_and_one_of_an_earlier_version_witho
     earlier = zlib.compress(msgspec.msgpack.encode([[[["plant/a/x", b"1", T0, True]], T0, 0, None, []]]))
     ((message,),) = (t.messages for t in packing.unpack_turns(earlier))
     assert message == Message("plant/a/x", b"1", T0, redelivered=True, retained=False)
+
+
+def test_turns_of_a_version_that_knew_no_calls_are_read() -> None:
+    before = zlib.compress(msgspec.msgpack.encode([[[["t", b"1", 5, False, False]], None, 0, None, []]]), 1)
+    assert packing.unpack_turns(before) == [Turn([Message("t", b"1", 5)], refused=[])]
+    turn = Turn([Message("t", b"1", 5)], calls=[Call("mute", "s", "x", 1, 2, kind="anomaly")], refused=[])
+    assert packing.unpack_turns(packing.pack_turns([turn])) == [turn]

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from runtimes.model_suite import check_model, same, windows
 from runtimes.samples import LENGTH, SAMPLES, compiled, forge, manifest, members_of, sample
+from transom.core.explain import explain
+from transom.core.model import Target
 from transom.errors import ModelError
 from transom.runtimes import bundle, torchscript
 
@@ -131,8 +133,8 @@ class Raises(nn.Module):
     ("module", "sentence"),
     [
         (NoContribution, "gives no 'contribution'; the task anomaly promises score, contribution, expected"),
-        (WrongShape, r"gives 'score' as torch.float32 \[256, 2\]; the task anomaly promises float32 \[B\]"),
-        (WrongType, r"gives 'score' as torch.float64"),
+        (WrongShape, r"gives 'score' as float32 \[256, 2\]; the task anomaly promises float32 \[B\]"),
+        (WrongType, r"gives 'score' as float64"),
         (BareTensor, "gives no 'score'"),
         (WrongChannels, "fails on a batch"),
         (Raises, "fails on a batch .*too many rows"),
@@ -201,3 +203,41 @@ def test_a_torch_whose_libraries_do_not_load_is_reported(monkeypatch: pytest.Mon
 def test_a_processor_that_torch_was_not_built_for_is_named(machine: str, cpuinfo: str, finding: str | None) -> None:
     found = torchscript.cpu_findings(cpuinfo, machine)
     assert (finding is None and not found) or (finding is not None and finding in found[0])
+
+
+# --- gradients ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_explanation_adds_up_whatever_is_missing(files: dict[str, Path], name: str) -> None:
+    model = torchscript.load(files[name])
+    values = np.random.default_rng(0).normal(size=(2, LENGTH, 2)).astype(np.float32)
+    values[0, 3:5, 1] = np.nan
+    found = explain(model, values[0], values[1], pieces=64)
+    assert found.method == "integrated gradients"
+    assert abs(found.gap) <= 0.05 * abs(found.value - found.reference_value) + 0.01
+    assert (found.share[3:5, 1] == 0).all()
+
+
+def test_gradients_are_those_of_small_differences(lstm: torchscript.TorchScriptModel) -> None:
+    values = np.random.default_rng(1).normal(size=(1, LENGTH, 2)).astype(np.float32)
+    slope = lstm.gradients(values, Target("score", (), "score"))
+    for t, c in ((LENGTH - 1, 0), (LENGTH - 2, 1), (2, 0)):
+        up, down = values.copy(), values.copy()
+        up[0, t, c] += 0.01
+        down[0, t, c] -= 0.01
+        seen = (lstm.infer(up)["score"] - lstm.infer(down)["score"]) / 0.02
+        assert slope[0, t, c] == pytest.approx(seen[0], rel=0.05, abs=2e-3)
+
+
+def test_gradients_change_no_bit_of_what_is_inferred(lstm: torchscript.TorchScriptModel) -> None:
+    values = windows(lstm, 20)
+    before = lstm.infer(values)
+    for _ in range(3):
+        lstm.gradients(values, Target("score", (), "score"))
+    assert all(same(array, before[key]) for key, array in lstm.infer(values).items())
+
+
+def test_a_target_that_the_model_does_not_give_is_an_error_with_a_remedy(lstm: torchscript.TorchScriptModel) -> None:
+    with pytest.raises(ModelError, match=r"gives no gradient of nothing .*; explain it by occlusion"):
+        lstm.gradients(windows(lstm, 2), Target("nothing", (), "nothing"))

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from tests_support import Heard
-from transom.core.pipeline import Message, Pipeline
+from transom.core.pipeline import Message, Pipeline, Turn
 from transom.edge import journal, service
 from transom.edge.assembly import Assembly, build_pipeline
 from transom.edge.reload import Reload
 from transom.edge.service import Agent
+from transom.edge.turns import Done
 from transom.errors import SettingsError
 from transom.settings import Settings, load_settings
 
@@ -122,11 +123,11 @@ def test_an_error_that_escapes_saves_what_was_whole_and_no_more(mosquitto_broker
     thread = threading.Thread(target=run)
     thread.start()
     assert agent.ready.wait(30)
-    take = agent.pipeline.process
+    take, turns = agent.pipeline.take, agent._turns
 
-    def half(messages: Any, now: int | None = None) -> Any:
-        result = take(messages, now)
-        if any(m.payload == b"13" for m in messages):
+    def half(turn: Turn) -> Any:
+        result = take(turn)
+        if any(m.payload == b"13" for m in turn.messages):
             raise SystemError("in the midst of it")
         return result
 
@@ -134,8 +135,8 @@ def test_an_error_that_escapes_saves_what_was_whole_and_no_more(mosquitto_broker
         for i in range(10):
             other.client.publish("plant/a/x", b"%d" % i, 1)
         counts_of(other, lambda c: c["accepted"] == 10)
-        monkeypatch.setattr(agent.pipeline, "process", half)
-        monkeypatch.setattr(agent, "_process", lambda turn: (turn, *agent._take(agent.pipeline, turn)))
+        monkeypatch.setattr(agent.pipeline, "take", half)
+        monkeypatch.setattr(turns, "_whole", lambda work: Done(work, *turns._take(agent.pipeline, work.turn)))
         other.client.publish("plant/a/x", b"13", 1)
         thread.join(20)
     assert len(errors) == 1

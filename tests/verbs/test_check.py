@@ -312,3 +312,10 @@ def test_a_wrong_password_is_told_and_never_shown(guarded_broker, models, toml, 
     err = capsys.readouterr().err
     assert "refuses the log-in (not authorized)" in err
     assert "falsch" not in err
+
+
+def test_calls_that_anyone_may_make_are_loud():
+    stream = {"streams.x.topic": "x/{channel}", "agent.remote": "ping, reload"}
+    warned = "WARNING        agent.remote: anyone whom the broker lets publish may call ping, reload"
+    assert warned in told(stream, {"x": UNIVERSAL})
+    assert "WARNING" not in told(stream | {"broker.username": "u"}, {"x": UNIVERSAL})

@@ -50,7 +50,7 @@ class Predictions:
 @dataclass(frozen=True, slots=True)
 class Alert:
     """A change in the life of one alert. since, time: µs since 1970; contribution: channels, largest first; channels:
-    those that it has named so far, in that order."""
+    those that it has named so far, in that order; acknowledged: by whom and when (µs), None when nobody has."""
 
     id: str
     event: Literal["raise", "update", "clear"]
@@ -70,6 +70,7 @@ class Alert:
     interval: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     contribution: Mapping[str, float] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
+    acknowledged: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

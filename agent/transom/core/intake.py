@@ -159,6 +159,10 @@ class Intake:
     def units(self, series: int) -> tuple[str, ...]:
         return tuple(self._units.get(c, "") or (self._units.get(ANY, "")) for c in self.labels[series])
 
+    def find(self, name: str) -> int | None:
+        """The id of a series, None when it is not known."""
+        return self._ids.get(name)
+
     @property
     def series_count(self) -> int:
         return len(self._ids)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from transom.core import segments, telling
 from transom.core.alerts import CALM, CALM_SCORE, CRITICAL, SEVERITIES, Alerts, AlertSpec, Change, State, alert_id
+from transom.core.attention import RAISE, Attention, Call
 from transom.core.blame import Blame, in_order
 from transom.core.calibration import Calibration
 from transom.core.drift import Drift
@@ -36,7 +37,8 @@ class Judge:
         self.budget, self.threshold = budget, threshold
         self.own = Own(interval) if manifest.any_sensor and manifest.task == "anomaly" else None
         self.calibration = self.own.calibration if self.own else Calibration(manifest.calibration, interval)
-        self.alerts = Alerts(spec)
+        self.alerts, self.attention = Alerts(spec), Attention()
+        self._configured = budget
         self.blame = Blame(len(manifest.channels))
         # Of a model of its own channels the score may creep too.
         self.drift = Drift(len(manifest.channels) + (manifest.task == "anomaly" and not manifest.any_sensor))
@@ -45,12 +47,14 @@ class Judge:
     def resize(self, size: int) -> None:
         (self.own or self.calibration).resize(size)
         self.alerts.resize(size)
+        self.attention.resize(size)
         self.blame.resize(size)
         self.drift.resize(size)
 
     def reset(self, series: NDArray[np.int32]) -> None:
         (self.own or self.calibration).reset(series)
         self.alerts.reset(series)
+        self.attention.reset(series)
         self.blame.reset(series)
         self.drift.reset(series)
 
@@ -86,10 +90,10 @@ class Judge:
         told = np.flatnonzero(change)
         alerts = [
             telling.anomaly(predictions, i, self.intake.units(int(windows.series[i])), int(change[i]), int(since[i]),
-                            float(peak[i]), SEVERITIES[severity[i]], why[i], place[i])
+                            float(peak[i]), SEVERITIES[severity[i]], why[i], place[i],
+                            self._seen(int(windows.series[i]), "anomaly", over=change[i] == Change.CLEAR))
             for i in told.tolist()
         ]  # fmt: skip
-        self.counts["alerts"] += sum(a.event == "raise" for a in alerts)
         return Events([predictions], alerts)
 
     def _verdicts(self, windows: Windows, outputs: Outputs) -> tuple[NDArray[Any], ...]:
@@ -119,8 +123,9 @@ class Judge:
             lasted = (end - self.alerts.since[ids]) / 1000.0 * self.calibration.windows_per_ms(ids)
             fault = (state[rows] == State.ALERT) & (lasted < self._accepted(ids))
             normal[rows], teaches = ~(fault & over), self._teaches(fault, over)
+            begun = change[rows] == Change.RAISE
+            self.counts["alerts"] += int(begun.sum())
             if self.own is not None:
-                begun = change[rows] == Change.RAISE
                 self.own.hold.begin(ids[begun], value[begun], *why[rows][begun].T)
                 if told is not None:
                     known = np.isfinite(value)
@@ -128,9 +133,11 @@ class Judge:
             else:
                 self.calibration.learn(ids, u[rows], end, teaches)
             change[rows] = self._named(ids, contribution[rows], over, state[rows] == State.ALERT, change[rows])
-            if change[rows].any():
+            shown_change = self.attention.tell(ids, end, change[rows], self.alerts.active[ids])
+            if change[rows].any() or shown_change.any():
                 place[rows] = self.blame.place[ids]
                 self.blame.forget(ids[change[rows] == Change.CLEAR])
+                change[rows] = shown_change
             p_value[rows] = shown
             since[rows], peak[rows] = self.alerts.since[ids], self.alerts.peak[ids]
             severity[rows] = self.alerts.severity[ids]
@@ -207,7 +214,8 @@ class Judge:
         if self.threshold is not None:
             return score >= self.threshold, score < CALM_SCORE * self.threshold, score >= 2 * self.threshold
         bar = self.bar(ids)
-        return p <= bar, p >= np.minimum(CALM * bar, 0.5), p <= CRITICAL * bar
+        # Of a bar near 1 the tenfold is exceeded by ordinary windows: calm is half way to it at most.
+        return p <= bar, p >= np.minimum(CALM * bar, np.sqrt(bar)), p <= CRITICAL * bar
 
     def judge_around(self, silence: Silence, windows: Windows, outputs: Outputs) -> Events:
         """`judge`, and the no-data alerts of series that fell silent or came back, each in its place among the windows
@@ -238,13 +246,20 @@ class Judge:
 
     def _silence(self, silence: Silence, rows: NDArray[np.int64]) -> list[Alert]:
         told: list[Alert] = []
-        change = self.alerts.silence(silence.series[rows], silence.time[rows], silence.back[rows])
-        for row, kind in zip(rows.tolist(), change.tolist(), strict=True):
-            if not kind:
-                continue
-            i, time = int(silence.series[row]), int(silence.time[row])
-            told.append(self._no_data(i, time, kind))
-            if kind == Change.CLEAR and self.alerts.active[i]:  # both kinds share a retained topic: the last stays
+        series, times = silence.series[rows], silence.time[rows]
+        change = self.alerts.silence(series, times, silence.back[rows])
+        self.counts["alerts"] += int((change == Change.RAISE).sum())
+        shown = self.attention.tell_silence(series, times, change)
+        for i, time, kind, happened in zip(
+            series.tolist(), times.tolist(), shown.tolist(), change.tolist(), strict=True
+        ):
+            if kind:
+                told.append(self._no_data(i, time, kind))
+            if happened == Change.CLEAR:
+                self.alerts.silent_since[i] = self.alerts.fills["silent_since"]
+            if (
+                kind == Change.CLEAR and self.alerts.active[i] and self.attention.kept_back[i] != RAISE
+            ):  # both kinds share a retained topic: the last stays
                 told.append(self._still_up(i, time))
         return told
 
@@ -255,6 +270,7 @@ class Judge:
             severity=SEVERITIES[self.alerts.severity[series]], stream=self.intake.name, series=name,
             model=self.manifest.label, since=since, time=time, peak_score=float(self.alerts.peak[series]),
             summary=f"the anomaly that began {lasted(time - since)} ago, before the silence, is still up",
+            acknowledged=self._seen(series, "anomaly", over=False),
             channels=tuple(self.intake.labels[series][j] for j in in_order(self.blame.place[series])),
         )  # fmt: skip
 
@@ -263,15 +279,13 @@ class Judge:
         name = self.intake.names[series]
         what = " and ".join(self.intake.labels[series]) if len(self.intake.labels[series]) < 4 else "all channels"
         if change == Change.CLEAR:
-            self.alerts.silent_since[series] = self.alerts.fills["silent_since"]
             text = f"{what} is back after {lasted(time - since)} without a reading"
         else:
-            self.counts["alerts"] += 1
             text = f"{what}: no reading for longer than max_gap"
         return Alert(
             id=alert_id(self.intake.name, name, "no-data", since), event=telling.CHANGES[change], kind="no-data",
             severity="warning", stream=self.intake.name, series=name, model=self.manifest.label, since=since, time=time,
-            summary=text,
+            summary=text, acknowledged=self._seen(series, "no-data", over=change == Change.CLEAR),
         )  # fmt: skip
 
     def drifting(self, most: int) -> tuple[int, list[DriftReport]]:
@@ -291,14 +305,55 @@ class Judge:
         names, units = self.intake.labels[series], self.intake.units(series)
         return (names[channel], units[channel]) if channel < len(names) else ("score", "")
 
+    def wake(self, now: int) -> list[Alert]:
+        """No-data alerts that a mute kept back until now (µs)."""
+        return [self._no_data(i, now, Change.RAISE) for i in self.attention.waking(now).tolist()]
+
+    # --- what people say ----------------------------------------------------------------------------------------------
+
+    def call(self, call: Call, series: int | None) -> None:
+        """series: the one that the call names, None where it names none that is here."""
+        if call.verb == "set-budget":
+            self.budget = call.budget
+        elif call.verb == "configured":
+            self.budget = self._configured
+        elif series is None:
+            return
+        elif call.verb == "mute":
+            self.attention.mute(series, call.until, call.kind)
+        elif call.verb == "unmute":
+            self.attention.unmute(series)
+        elif call.verb == "acknowledge" and call.alert in {i for i, _ in self.up(series)}:
+            self.attention.acknowledge(series, call.kind, call.by, call.at)
+
+    def up(self, series: int) -> list[tuple[str, str]]:
+        """(id, kind) of the alerts of a series that are up."""
+        name, none = self.intake.names[series], self.alerts.fills["silent_since"]
+        up = [("anomaly", int(self.alerts.since[series]))] if self.alerts.active[series] else []
+        up += [("no-data", int(self.alerts.silent_since[series]))] if self.alerts.silent_since[series] != none else []
+        return [(alert_id(self.intake.name, name, kind, since), kind) for kind, since in up]
+
+    def find(self, alert: str) -> tuple[int, str] | None:
+        """Series and kind of an alert that is up."""
+        candidates = np.flatnonzero(
+            self.alerts.active | (self.alerts.silent_since != self.alerts.fills["silent_since"])
+        )
+        found = ((i, kind) for i in candidates.tolist() for known, kind in self.up(i) if known == alert)
+        return next(found, None)
+
+    def _seen(self, series: int, kind: str, *, over: bool) -> tuple[str, int] | None:
+        seen = self.attention.seen
+        return seen.pop((series, kind), None) if over else seen.get((series, kind))
+
     def forget(self, series: NDArray[np.int32], now: int) -> list[Alert]:
         """Ends the alerts of series that give their place back."""
         ended = []
         for i in series.tolist():
             for active, kind, since in (
-                (bool(self.alerts.active[i]), "anomaly", int(self.alerts.since[i])),
-                (self.alerts.silent_since[i] != self.alerts.fills["silent_since"], "no-data",
-                 int(self.alerts.silent_since[i])),
+                (bool(self.alerts.active[i]) and self.attention.kept_back[i] != RAISE, "anomaly",
+                 int(self.alerts.since[i])),
+                (self.alerts.silent_since[i] != self.alerts.fills["silent_since"]
+                 and not self.attention.silence_kept_back[i], "no-data", int(self.alerts.silent_since[i])),
             ):  # fmt: skip
                 if active:
                     name = self.intake.names[i]
@@ -306,6 +361,7 @@ class Judge:
                         id=alert_id(self.intake.name, name, kind, since), event="clear", kind=kind,  # type: ignore[arg-type]
                         severity="warning", stream=self.intake.name, series=name, model=self.manifest.label,
                         since=since, time=now, summary="the series has been silent for longer than forget_after",
+                        acknowledged=self._seen(i, kind, over=True),
                     ))  # fmt: skip
         return ended
 
@@ -313,6 +369,8 @@ class Judge:
         return {
             "calibration": (self.own or self.calibration).snapshot(), "alerts": self.alerts.snapshot(),
             "blame": self.blame.snapshot(), "drift": self.drift.snapshot(), "counts": dict(self.counts),
+            "attention": self.attention.snapshot(),
+            "budget": None if self.budget == self._configured else self.budget,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -324,3 +382,7 @@ class Judge:
             else:  # an older version did not have it
                 room.resize(self.alerts.size)
         self.counts = dict(state["counts"])
+        if "attention" in state:  # it came later than the format
+            self.attention.restore(state["attention"])
+        if state.get("budget") is not None:
+            self.budget = float(state["budget"])

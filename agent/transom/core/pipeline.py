@@ -6,6 +6,7 @@ The same messages in any batches give the same events. No clock, no socket, no d
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from transom.core.attention import Call
 from transom.core.due import Due, infer
 from transom.core.events import Alert, DriftReport, Events
 from transom.core.intake import Route
@@ -34,7 +35,7 @@ class Turn(NamedTuple):
 
     now: ms since 1970 when the clock was looked at, else None; jump: ms by which the clock has jumped since; shed:
     how many messages, by topic, had to be dropped before they were decoded; refused: messages that cannot be
-    processed, with the reason.
+    processed, with the reason; calls: what people ask, before the messages.
     """
 
     messages: Sequence[Message] = ()
@@ -42,6 +43,7 @@ class Turn(NamedTuple):
     jump: int = 0
     shed: dict[str, int] | None = None
     refused: Sequence[tuple[Message, str]] = ()
+    calls: Sequence[Call] = ()
 
 
 class Pipeline:
@@ -61,7 +63,7 @@ class Pipeline:
         return list(dict.fromkeys(s.intake.filter for s in self.streams.values()))
 
     def take(self, turn: Turn) -> Events:
-        """One turn: jump of the clock, messages that were shed, messages, tick."""
+        """One turn: jump of the clock, messages that were shed, calls, messages, tick."""
         waiting = self.gather(turn)
         events = self.judge(waiting, infer(waiting))
         if turn.now is not None:
@@ -86,6 +88,9 @@ class Pipeline:
             self.shed(turn.shed)
         for message, reason in turn.refused:
             self._refuse(message, reason)
+        for call in turn.calls:
+            if call.stream in self.streams:
+                self.streams[call.stream].call(call)
         self._decode(turn.messages)
         return [stream.gather() for stream in self.streams.values()]
 
@@ -162,6 +167,7 @@ class Pipeline:
         waiting = [stream.tick(now) for stream in self.streams.values()]
         events = self.judge(waiting, infer(waiting))
         for stream in self.streams.values():
+            events.alerts += stream.judge.wake(now)
             forgot, told = stream.forget(now)
             events.extend(told)
             if forgot:

@@ -4,12 +4,14 @@ Messages of its topics in, events out; `Pipeline` gives it the messages.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
+from transom.core.attention import Call
 from transom.core.due import Due
 from transom.core.events import DriftReport, Events
 from transom.core.grid import Grid
@@ -18,8 +20,8 @@ from transom.core.judge import Judge
 from transom.core.model import Model, Outputs, Windows
 from transom.core.payloads import PayloadSpec
 from transom.core.readings import Fate
+from transom.core.stepping import buffers_for
 from transom.core.topics import Pattern
-from transom.core.windows import Buffers
 
 NO_FATE = np.zeros(0, np.uint8)
 NONE_DUE = Windows(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 0, 0), np.float32))
@@ -41,6 +43,18 @@ class StreamSpec:
     max_series: int = 10_000
 
 
+class Onlooker(Protocol):
+    """Sees what a stream judges, and changes nothing."""
+
+    def look(self, windows: Windows, outputs: Outputs) -> None:
+        """A batch of windows that has just been judged, and what the model made of it."""
+        ...
+
+    def reset(self, series: NDArray[np.int32]) -> None:
+        """These series have given their places back."""
+        ...
+
+
 class Stream:
     """One stream: the rooms of the core in the order of the flow."""
 
@@ -51,11 +65,12 @@ class Stream:
             spec.name, Pattern.parse(spec.topic), spec.series, spec.payload, m, spec.max_series, spec.grid.max_ahead
         )  # fmt: skip
         self.grid = Grid(spec.grid, len(m.channels), m.length)
-        self.buffers = Buffers(m.length, len(m.channels), spec.stride, m.min_steps)
+        self.buffers = buffers_for(model, spec.stride)
         interval = float(spec.grid.step * spec.stride) if spec.grid.step else None
         self.judge = Judge(self.intake, m, spec.alert, spec.budget, spec.threshold, interval)
         self.fates = np.zeros(len(Fate), np.int64)
         self.shed = 0
+        self.onlooker: Onlooker | None = None
 
     def gather(self) -> Due:
         """Align and window what has been decoded since the last call."""
@@ -87,6 +102,8 @@ class Stream:
             events = self.judge.judge(due.windows, outputs) if len(due.windows) else Events()
         events.dead_letters += due.letters
         events.moved |= due.moved
+        if self.onlooker is not None and len(due.windows):
+            self.onlooker.look(due.windows, outputs)
         return events
 
     def forget(self, now: int) -> tuple[bool, Events]:
@@ -97,8 +114,15 @@ class Stream:
         events = Events(alerts=self.judge.forget(gone, now), moved=True)
         for room in (self.grid, self.buffers, self.judge):
             room.reset(gone)
+        if self.onlooker is not None:
+            self.onlooker.reset(gone)
         self.intake.forget(gone.tolist())
         return True, events
+
+    def call(self, call: Call) -> None:
+        """What a person asks of this stream; what names a series that is not here has no effect."""
+        self._make_room()
+        self.judge.call(call, self.intake.find(call.series) if call.series else None)
 
     def _make_room(self) -> None:
         self.grid.resize(len(self.intake.names))
@@ -122,6 +146,7 @@ class Stream:
             "open": self.grid.pending(), "series": self.intake.series_count,
             "stale": int(self.grid.stale.sum()), "gaps": rhythm["gaps"] + sequences.gaps,
             "missing": rhythm["missing"] + sequences.missing, **self.judge.counts,
+            "muted": self.judge.attention.muted(), "withheld": self.judge.attention.withheld,
         }  # fmt: skip
 
     def drifting(self, most: int) -> tuple[int, list[DriftReport]]:

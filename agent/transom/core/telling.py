@@ -19,10 +19,11 @@ CHANGES: dict[int, Literal["raise", "update", "clear"]] = {
 
 def anomaly(
     predictions: Predictions, i: int, units: tuple[str, ...], change: int, since: int, peak: float, severity: str,
-    why: NDArray[np.float64], place: NDArray[np.uint8],
+    why: NDArray[np.float64], place: NDArray[np.uint8], seen: tuple[str, int] | None = None,
 ) -> Alert:  # fmt: skip
     """The change that window `i` brought. units: [C]; since: µs; why: [3], see `Judge._p_values`; place: [C], see
-    `Blame`. A raise and an update name who carries the score now, a clear whom the alert has named."""
+    `Blame`; seen: who has acknowledged it and when. A raise and an update name who carries the score now, a clear whom
+    the alert has named."""
     names, value = predictions.channels[i], predictions.value[i]
     score, p_value, contribution = predictions.score, predictions.p_value, predictions.contribution
     assert score is not None and p_value is not None and contribution is not None  # noqa: PT018  # task is anomaly
@@ -46,6 +47,7 @@ def anomaly(
         expected={} if expected is None else _named(names, expected),
         interval={} if interval is None else _bands(names, interval),
         contribution={names[j]: float(shares[j]) for j in order}, channels=tuple(names[j] for j in named),
+        acknowledged=seen,
     )  # fmt: skip
 
 

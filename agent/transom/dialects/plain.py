@@ -168,6 +168,9 @@ def alert_body(alert: Alert) -> dict[str, Any]:
         "value": alert.value, "expected": alert.expected, "interval": alert.interval,
         "contribution": alert.contribution, "channels": list(alert.channels), "summary": alert.summary,
     }  # fmt: skip
+    if alert.acknowledged is not None:
+        by, at = alert.acknowledged
+        body["acknowledged"] = {"by": by, "time": rfc3339(at)}
     return {key: _rounded(value) for key, value in body.items() if value is not None and value not in ({}, [])}
 
 

@@ -32,6 +32,8 @@ class Reload:
         self._settling: float | None = None  # since when the file, as seen, is to be read
         self._building: threading.Thread | None = None
         self._built: tuple[Settings, Assembly] | None = None
+        self._problems: list[TransomError] = []
+        self._concluded = False
 
     def ask(self) -> None:
         """Reads again at the next turn; safe in a signal handler."""
@@ -45,12 +47,20 @@ class Reload:
                 return None
             self._building = None
             built, self._built = self._built, None
+            self._concluded = built is not None or bool(self._problems)
             return built
         if self._wanted():
             job = (current, frozenset(running), self._seen)
             self._building = threading.Thread(target=self._build, args=job, name="transom-reload", daemon=True)
             self._building.start()
         return None
+
+    def concluded(self) -> list[TransomError] | None:
+        """Once after each reading of the configuration: why it was refused, [] when it was taken; else None."""
+        if not self._concluded:
+            return None
+        self._concluded = False
+        return self._problems
 
     def _wanted(self) -> bool:
         now = time.monotonic()
@@ -75,6 +85,7 @@ class Reload:
 
     def _build(self, current: Settings, running: Collection[str], seen: tuple[int, int, int] | None) -> None:
         log.info("reading the configuration again")
+        self._problems = []
         try:
             settings = self._read()
             if self._stamp() != seen:
@@ -89,11 +100,14 @@ class Reload:
                 log.error("a stream is left out: %s", error)
             self._built = settings, assembly
         except SettingsError as error:
+            self._problems = list(error.problems)
             for problem in error.problems:
                 log.error("the new configuration is refused, the old one goes on: %s", problem)  # noqa: TRY400
         except TransomError as error:
+            self._problems = [error]
             log.error("the new configuration is refused, the old one goes on: %s", error)  # noqa: TRY400
-        except Exception:  # a thread that dies in silence would hide it
+        except Exception as error:  # a thread that dies in silence would hide it
+            self._problems = [TransomError("configuration", f"cannot be read ({type(error).__name__})", "see the log")]
             log.exception("the new configuration is refused, the old one goes on")
 
 

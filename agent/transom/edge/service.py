@@ -6,11 +6,12 @@ Settings and a pipeline in, publications out. Ends within seconds of `stop`, wit
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from transom.core.attention import Call
 from transom.core.events import Events
-from transom.core.pipeline import Pipeline, Turn
+from transom.core.pipeline import Message, Pipeline, Turn
 from transom.dialects.plain import Publication, drift_body
 from transom.edge import logs, observe, reports
 from transom.edge.assembly import Assembly
@@ -22,6 +23,7 @@ from transom.edge.keeper import Keeper
 from transom.edge.mqtt import Connection
 from transom.edge.outbox import Outbox
 from transom.edge.reload import RESTART, Reload
+from transom.edge.remote import Remote
 from transom.edge.systemd import Supervisor
 from transom.edge.turns import Done, Turns, Work
 from transom.edge.wire import broker_options
@@ -56,6 +58,7 @@ class Agent:
         self._keeper = Keeper(journal, a.commit_every / 1000)
         self._turns = Turns(assembly.pipeline, settings.base, self._keeper.rebuild)
         self._outbox = Outbox(a.outbox, a.max_age, self._keeper.waiting)
+        self._remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None)
         self._connection: Connection | None = None
         self._clock, self._now = Clock(), 0  # ms since 1970, when the latest turn began
         self._absence = Absence()
@@ -88,6 +91,8 @@ class Agent:
                 connection.wait_writable()
                 self._turn(self._inbox.drain())
                 connection = self._reloaded()
+                if self._reload is not None and (problems := self._reload.concluded()) is not None:
+                    self._remote.reloaded(problems)
                 if not self.ready.is_set() and connection.ready:
                     self.ready.set()
                     self._supervisor.say_ready(self._doing())
@@ -111,17 +116,34 @@ class Agent:
         messages, tokens, marks, again = self._keeper.redelivered.split(drained.messages, drained.tokens)
         self._now, jump = self._clock.look()
         jump += self._gone()
-        turn = Turn(messages, self._tick(self._now, bool(messages)), jump, drained.shed)
-        ahead = len(self._inbox) > 0
-        if self._keeper.wants_pipeline:
-            ahead = False
-            self._turns.settle(self._land)
-            self._keeper.remember(self.pipeline)
-        self._turns.take(Work(turn, tokens, marks, again), self._land, ahead=ahead)
+        tick, shed = self._tick(self._now, bool(messages)), self._remote.shed(drained.shed)
+        segments = self._remote.split(messages)
+        for requests, part in segments[:-1]:  # a call acts between the messages before and after it
+            self._one(requests, Work(Turn(part, jump=jump, shed=shed)), ahead=False)
+            jump, shed = 0, {}
+        requests, part = segments[-1]
+        asked = len(part) < len(messages)
+        work = Work(Turn(part, tick, jump, shed), tokens, marks, again)
+        self._one(requests, work, ahead=len(self._inbox) > 0 and not asked)
         self._overload.look(self._connection.held_back)
-        if self._keeper.wait() == 0.0:
+        if self._keeper.wait() == 0.0 or asked:  # what a call has changed is kept, then told
             self._commit()
         self._outbox.flush(self._now, self._connection)
+        for answer in self._remote.answers():
+            self._connection.publish(answer)
+
+    def _one(self, requests: Sequence[Message], work: Work, *, ahead: bool) -> None:
+        """A turn, and before its messages what these requests want."""
+        wanted = self._keeper.wants_pipeline
+        if wanted or requests:
+            ahead = False
+            self._turns.settle(self._land)
+        if wanted:
+            self._keeper.remember(self.pipeline)
+        self._remote.watch(self.pipeline)
+        if requests:
+            work.turn = work.turn._replace(calls=self._remote.handle(requests, self.pipeline))
+        self._turns.take(work, self._land, ahead=ahead)
 
     def _land(self, done: Done) -> None:
         """What came of a turn: predictions go, alerts are kept."""
@@ -132,8 +154,9 @@ class Agent:
         if turn.messages:
             present = time.time_ns() // 1_000_000
             self.latencies.add([present - m.received for m in turn.messages])
-        if turn.messages or work.again or alerts or events.moved or turn.jump or turn.shed or turn.refused:
-            self._keeper.add(turn, [*work.tokens, *work.again], work.marks, alerts)
+        tokens = [*work.tokens, *work.again]
+        if turn.messages or turn.calls or tokens or alerts or events.moved or turn.jump or turn.shed or turn.refused:
+            self._keeper.add(turn, tokens, work.marks, alerts)
         if self._on_events is not None:
             self._on_events(events, self._now)
 
@@ -214,10 +237,13 @@ class Agent:
             return
         now, _ = self._clock.look()
         # While the agent was away nobody listened: silence is not counted for that time.
-        jump = Turn(jump=now - last)
+        jump = Turn(jump=now - last, calls=_configured(self.pipeline))
         self.pipeline.take(jump)
         self._keeper.add(jump, (), (), ())
         log.info("state restored: %s series", sum(a["series"] for a in self.pipeline.accounts().values()))
+
+    def _filters(self) -> list[str]:
+        return [*self.pipeline.filters, *self._remote.filters]
 
     def _subscriptions(self) -> dict[str, int] | None:
         """What this broker's session is known to hold."""
@@ -227,7 +253,7 @@ class Agent:
 
     def _connect(self, subscribed: dict[str, int] | None) -> Connection:
         connection = self._connection = Connection(
-            broker_options(self.settings), filters=self.pipeline.filters, inbox=self._inbox, subscribed=subscribed,
+            broker_options(self.settings), filters=self._filters(), inbox=self._inbox, subscribed=subscribed,
             will=self._status("offline"), birth=lambda: [self._status(), self._info()],
         )  # fmt: skip
         self._state = self._status_word()
@@ -244,6 +270,7 @@ class Agent:
         self._turns.settle(self._land)
         self._commit()
         fresh = assembly.pipeline.restore(self.pipeline.snapshot())
+        assembly.pipeline.take(Turn(calls=_configured(assembly.pipeline)))
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
@@ -256,7 +283,7 @@ class Agent:
             self._outbox.again()
             self._connect(None)
         else:
-            self._connection.watch(self.pipeline.filters)
+            self._connection.watch(self._filters())
             self._connection.publish(self._info())
         log.info("configuration reloaded: watching %s", ", ".join(self.pipeline.filters))
         return self._connection
@@ -266,6 +293,7 @@ class Agent:
         old = self.settings.agent
         self._keeper.linger.at_most(agent.commit_every / 1000)
         self._outbox.limit, self._outbox.max_age = agent.outbox, agent.max_age
+        self._remote.allow(agent.remote)
         late = [key for key in RESTART if getattr(agent, key) != getattr(old, key)]
         if late:
             log.warning("takes effect when the agent is started again: %s", ", ".join(f"agent.{key}" for key in late))
@@ -359,5 +387,10 @@ class Agent:
             ),
             "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
             "journal": keeper.counts(), "clock_steps": self._clock.steps,
-            "drift": drift_body(*self.pipeline.drifting()),
+            "calls": dict(self._remote.counts), "drift": drift_body(*self.pipeline.drifting()),
         })  # fmt: skip
+
+
+def _configured(pipeline: Pipeline) -> list[Call]:
+    """Ends the budgets that remote calls have set."""
+    return [Call("configured", name) for name in pipeline.streams]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Secret
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from transom.settings import rules
-from transom.settings.quantities import Duration, PositiveDuration, Whole
+from transom.settings.quantities import Duration, PositiveDuration, Whole, Words
 from transom.settings.streams import Line, Section, StreamSettings
 
 ENV_PREFIX = "TRANSOM_"
@@ -74,8 +74,18 @@ class AgentSettings(Section):
     max_age: PositiveDuration = Field(
         default=300_000, description="Duration after which a prediction that waits for the broker is not sent any more."
     )
+    remote: Annotated[Words, AfterValidator(rules.remote)] = Field(
+        default=(),
+        description='Calls that are answered on transom/<id>/request/<call>: "ping", "reload", "mute" (and unmute), '
+        '"acknowledge", "explain", "set-budget". []: none. Whoever may publish there may call (docs/remote-calls.md).',
+    )
     threads: Whole = Field(
         default=1, ge=1, le=256, description="Threads of the models. One is fastest for small models."
+    )
+    runtime: Annotated[Literal["auto", "torchscript", "onnx"], BeforeValidator(rules.lower)] = Field(
+        default="auto",
+        description='What runs the models: "torchscript" (.pt), "onnx" (.onnx; the twin beside a .pt that is named; '
+        'torch is then never loaded), or "auto": the file that is named, a .pt without torch as its twin.',
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(rules.lower)] = Field(
         default="info", description="Least severity that is logged: debug, info, warning or error."

@@ -16,6 +16,7 @@ from transom.flags import nearest
 from transom.settings.quantities import parse_list, shown
 
 RESERVED = ("status", "info", "health", "request", "response")  # transom/<id>/<these> are the agent's own topics
+REMOTE = ("ping", "reload", "mute", "acknowledge", "explain", "set-budget")  # unmute is allowed with mute
 LARGEST_PASSWORD = 64 << 10  # MQTT 5.0, section 3.1.3.6: its length has two bytes
 LARGEST_PEM = 16 << 20
 
@@ -87,6 +88,17 @@ def topic(pattern: str) -> str:
     except PatternError as error:
         raise ValueError(f"{shown(pattern)} {error.problem}", error.remedy) from None
     return pattern
+
+
+def remote(verbs: tuple[str, ...]) -> tuple[str, ...]:
+    for verb in verbs:
+        if verb not in REMOTE:
+            guess = nearest(verb, REMOTE)
+            hint = f'did you mean "{guess}"?' if guess and verb != "unmute" else f"there are {', '.join(REMOTE)}"
+            raise ValueError(f"{shown(verb)} is no remote call", hint)
+    if len(set(verbs)) < len(verbs):
+        raise ValueError(f"{shown(list(verbs))} names a call twice", "name each once")
+    return verbs
 
 
 def timezone(name: str) -> str:

@@ -17,7 +17,7 @@ from transom.edge.variants import Models, Variant, varied, with_model
 from transom.errors import RecordingError, TransomError
 from transom.flags import merged, nested, settings_arguments
 from transom.plots.drawing import SERIES, draw, period
-from transom.runtimes import bundle
+from transom.runtimes import files
 from transom.settings import Settings, StreamSettings, load_settings
 from transom.verbs import comparison
 from transom.verbs.feeds import Logs, Tables
@@ -72,11 +72,11 @@ def run(args: argparse.Namespace) -> int:
         out = _opened(args.output, stack) if args.output else None
         alerts = _opened(args.alerts, stack) if args.alerts else None
         picture = _opened(args.plot, stack) if args.plot else None
-        progress = stack.enter_context(_progress(console))
+        progress = stack.enter_context(progress_bar(console))
         sink = Sink(out, alerts, args)
         for kind, paths in (("table", tables), ("recording", logs)):
             if paths:
-                variants = _variants(kind, _streams(kind, settings, args, paths), args, models)
+                variants = _variants(kind, streams_for(kind, settings, args, paths), args, models)
                 sink.know(variants)
                 feed = Tables(paths, progress) if kind == "table" else Logs(paths, progress)
                 for of, turn in feed:
@@ -125,7 +125,7 @@ def _check(args: argparse.Namespace) -> None:
 # --- settings -------------------------------------------------------------------------------------------------------
 
 
-def _streams(kind: str, settings: Settings, args: argparse.Namespace, paths: Sequence[Path]) -> Settings:
+def streams_for(kind: str, settings: Settings, args: argparse.Namespace, paths: Sequence[Path]) -> Settings:
     """The settings with streams: those configured, or those that the recording tells of, or one for any table."""
     if settings.streams:
         return settings
@@ -140,7 +140,7 @@ def _streams(kind: str, settings: Settings, args: argparse.Namespace, paths: Seq
         )
     streams = {}
     for name, table in known.streams.items():  # a file from elsewhere must not say which files of ours are opened
-        foreign = {"model_sha256"} if str(table.get("model")) in bundle.shipped_models() else {"model", "model_sha256"}
+        foreign = {"model_sha256"} if str(table.get("model")) in files.shipped_models() else {"model", "model_sha256"}
         streams[name] = {key: value for key, value in table.items() if key not in foreign}
     return load_settings(args.config, merged({"streams": streams}, nested(args.overrides)))
 
@@ -164,7 +164,7 @@ def _opened(name: str, stack: ExitStack) -> BinaryIO:
         raise TransomError(name, error.strerror or str(error), "choose a file that can be written") from None
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
