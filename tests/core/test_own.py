@@ -12,7 +12,7 @@ from transom.core.hold import ACCEPT
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.news import Records
 from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
-from transom.core.own import Own, Told, foreseen, realised
+from transom.core.own import DOUBT, Own, Told, foreseen, realised
 from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import StreamSpec
 
@@ -150,9 +150,20 @@ def test_what_nobody_has_watched_long_enough_for_is_never_rarer_than_it_was_and_
 
 
 def test_a_bar_that_lies_beyond_all_windows_so_far_is_as_much_harder_to_reach_as_it_lies_beyond() -> None:
-    bar, windows = 1e-4, np.array([100])
+    bar, windows = 1e-3, np.array([100])
     needed = bar * (bar * windows[0])
+    assert needed > bar / DOUBT
     assert foreseen(np.array([needed * 0.99]), windows)[0] < bar < foreseen(np.array([needed * 1.01]), windows)[0]
+
+
+def test_a_series_that_has_just_begun_tells_of_what_is_plain() -> None:
+    """A bar far beyond all that was seen asks for no more than DOUBT times as much."""
+    bar, windows = 3e-7, np.array([100])
+    assert (
+        foreseen(np.array([bar / DOUBT * 0.99]), windows)[0]
+        < bar
+        < foreseen(np.array([bar / DOUBT * 1.01]), windows)[0]
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

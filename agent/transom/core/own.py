@@ -25,6 +25,7 @@ REALISED = (  # surprise, and -log of the share of windows that were news with s
     (0.0, 2.7, 3.8, 4.7, 5.4, 6.1, 7.0, 7.3, 8.0, 8.7, 9.46, 10.3),
 )
 BEYOND = 0.2  # slope after the last of them
+DOUBT = 30.0  # times that a p-value is too small at most, where nobody has watched for long enough
 HUGE = 1e30  # values beyond count as this
 
 
@@ -50,11 +51,14 @@ class Told(NamedTuple):
 
 
 def foreseen(p_value: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """p_value, windows seen: [n] -> p-value float64 [n], no smaller than before: sqrt(p / windows) below 1 / windows.
+    """p_value, windows seen: [n] -> p-value float64 [n], no smaller than before: sqrt(p / windows) below 1 / windows, but
+    at most DOUBT times as large.
 
     So of a bar with bar x windows < 1 only p <= bar^2 x windows is over: while a series is younger than the time in
-    which one false alarm is allowed, what raises one must be as much rarer as the bar lies beyond all it has shown."""
-    return np.where(p_value * windows < 1.0, np.sqrt(p_value / np.maximum(windows, 1)), p_value)
+    which one false alarm is allowed, what raises one must be as much rarer as the bar lies beyond all it has shown. A
+    fault that is plain must be told of a young series too, so p <= bar / DOUBT always is."""
+    doubted = np.minimum(np.sqrt(p_value / np.maximum(windows, 1)), np.minimum(DOUBT * p_value, 1.0))
+    return np.where(p_value * windows < 1.0, doubted, p_value)
 
 
 def realised(surprise: NDArray[np.float64]) -> NDArray[np.float64]:
