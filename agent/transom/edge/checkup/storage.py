@@ -20,10 +20,10 @@ UNITS = Path("/etc/systemd/system")
 def state_findings(folder: Path, *, trial: bool = True) -> Iterator[Finding]:
     """Whether this user can write the folder, or the nearest one above that is there, and how full its disk is.
     trial: whether this user should be able to write there; the service's folder is that of another."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    there = folder if trial else folder.parent  # into the service's own others cannot even look
     try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
         disk = os.statvfs(there)
         if disk.f_flag & os.ST_RDONLY:
             yield Finding(
@@ -33,7 +33,7 @@ def state_findings(folder: Path, *, trial: bool = True) -> Iterator[Finding]:
             )
             return
         free = disk.f_bavail * disk.f_frsize
-        if free < LEAST_FREE:
+        if disk.f_blocks and free < LEAST_FREE:
             yield Finding(
                 f"{free >> 20} MB are free where state is kept ({there})",
                 "when it is full nothing survives a restart, until there is room again",
