@@ -28,6 +28,12 @@ def info(base: str, pipeline: Pipeline, broken: Mapping[str, TransomError]) -> P
     return Publication(f"{base}/info", msgspec.json.encode(body), 1, retain=True)
 
 
+def models(pipeline: Pipeline) -> tuple[tuple[str, str, str, str], ...]:
+    """What each stream runs: its name, model, task and digest."""
+    streams = pipeline.streams.items()
+    return tuple((name, s.model.manifest.label, s.model.manifest.task, s.model.sha256) for name, s in streams)
+
+
 def health(base: str, body: Mapping[str, Any]) -> Publication:
     return Publication(f"{base}/health", msgspec.json.encode(body), 0, retain=True)
 

@@ -26,6 +26,7 @@ from transom.edge.reload import RESTART, Reload
 from transom.edge.remote import Remote
 from transom.edge.systemd import Supervisor
 from transom.edge.turns import Done, Turns, Work
+from transom.edge.web import Web
 from transom.edge.wire import broker_options
 from transom.settings import AgentSettings, Settings
 
@@ -69,6 +70,7 @@ class Agent:
         self._losses = observe.Losses()
         self._state = ""
         self._started = time.monotonic()
+        self._web = Web(settings.http)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -78,9 +80,15 @@ class Agent:
 
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop` is set; then what has arrived is processed, saved and told before it returns."""
+        self._web.open()  # first: it says that the agent is starting, which may take a while
         self._supervisor.say("restoring what was saved")
-        self._restore()
-        connection = self._connect(self._subscriptions())
+        try:
+            self._restore()
+            self._watch(self._connect(self._subscriptions()), stop)
+        finally:
+            self._web.close()
+
+    def _watch(self, connection: Connection, stop: threading.Event) -> None:
         next_health = time.monotonic() + self.settings.agent.health_every / 1000
         try:
             while not stop.is_set():
@@ -101,11 +109,13 @@ class Agent:
                     self._try_again()
                 if self._status_word() != self._state:
                     self._say_status()
+                self._web.tend(self._snapshot)
                 if self._supervisor.asks:
                     self._supervisor.say(self._doing())
                 if time.monotonic() >= next_health:
                     self._say_health()
                     next_health = time.monotonic() + self.settings.agent.health_every / 1000
+            self._web.stopping()
             self._close()
         except BaseException:
             self._abandon()
@@ -274,6 +284,7 @@ class Agent:
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
+        self._web.change(settings.http)
         self._noted = None
         self._keeper.renew(self.pipeline)
         for name in fresh:
@@ -341,6 +352,8 @@ class Agent:
 
     def _problems(self) -> list[str]:
         problems = [f"{error.place}: {error.problem}" for error in self.broken.values()]
+        if self._web.problem:
+            problems.append(self._web.problem)
         if self._keeper.problem:
             problems.append(f"the journal is off: {self._keeper.problem}")
         if self._connection is not None:
@@ -377,9 +390,21 @@ class Agent:
         self._connection.publish(self._health())
 
     def _health(self) -> Publication:
+        return reports.health(self.base, self._snapshot().health)
+
+    def _snapshot(self) -> observe.Snapshot:
+        """What BASE/health and /metrics tell, of this moment."""
+        assert self._connection is not None
+        return observe.Snapshot(
+            health=self._health_body(), latency=self.latencies.histogram(), models=reports.models(self.pipeline),
+            problems=tuple(self._problems()), ready=self.ready.is_set() and self._connection.ready,
+            connected=self._connection.connected, made=time.monotonic(),
+        )  # fmt: skip
+
+    def _health_body(self) -> dict[str, Any]:
         assert self._connection is not None
         keeper = self._keeper
-        return reports.health(self.base, {
+        return {
             **observe.health(
                 accounts=self.pipeline.accounts(), strangers=self.pipeline.strangers, latencies=self.latencies,
                 connection=self._connection.counters() | {"redelivered": keeper.redelivered.count},
@@ -388,7 +413,7 @@ class Agent:
             "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
             "journal": keeper.counts(), "clock_steps": self._clock.steps,
             "calls": dict(self._remote.counts), "drift": drift_body(*self.pipeline.drifting()),
-        })  # fmt: skip
+        }  # fmt: skip
 
 
 def _configured(pipeline: Pipeline) -> list[Call]:
