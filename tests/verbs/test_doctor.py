@@ -74,6 +74,16 @@ def test_a_torch_for_cuda_matters_where_there_is_no_gpu() -> None:
     assert not list(torch_findings(built, gpu=True, machine="x86_64"))
 
 
+def test_where_models_run_without_torch_nothing_is_said_of_it(
+    write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "look_torch", lambda: Torch(ended=4))
+    config = write()
+    assert [f["area"] for f in examined(config, capsys, "--no-connect")] == ["torch"]
+    config.write_text(config.read_text().replace('id = "gw"', 'id = "gw"\nruntime = "onnx"'))
+    assert examined(config, capsys, "--no-connect") == []
+
+
 def test_this_torch_runs_small_layers_in_a_child() -> None:
     told = machine.look_torch()
     assert told.sane, told
@@ -128,6 +138,7 @@ def test_memory_and_supply(tmp_path: Path) -> None:
 def test_a_state_folder_that_cannot_be_written(tmp_path: Path) -> None:
     found = list(storage.state_findings(Path("/proc/transom")))
     assert "cannot be written to /proc/transom" in whats(found)
+    assert list(storage.state_findings(Path("/proc/x/y"), trial=False)) == []
     assert not list(storage.state_findings(tmp_path / "not" / "yet" / "there"))
     assert list(tmp_path.iterdir()) == []
 

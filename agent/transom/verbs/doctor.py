@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from transom.edge.checkup import Finding, machine, storage
 from transom.errors import TransomError
 from transom.flags import settings_arguments
+from transom.runtimes import choice
 from transom.settings import Settings, read
 from transom.verbs.check import broker_notes
 
@@ -53,16 +54,18 @@ def areas(args: argparse.Namespace) -> Iterator[Area]:
     reading = read(args.config, args.overrides)
     settings = reading.settings
     yield "machine", machine.findings
-    yield (
-        "torch",
-        lambda: machine.torch_findings(machine.look_torch(), gpu=machine.look_gpu(), machine=platform.machine()),
-    )
+    runtime = settings.agent.runtime if settings is not None else "auto"
+    if runtime != "onnx" and choice.torch_is_installed():
+        yield (
+            "torch",
+            lambda: machine.torch_findings(machine.look_torch(), gpu=machine.look_gpu(), machine=platform.machine()),
+        )
     yield "configuration", lambda: configuration_findings(reading.problems, settings)
-    yield "models", lambda: storage.model_findings(reading.streams, reading.folder)
+    yield "models", lambda: storage.model_findings(reading.streams, reading.folder, runtime)
     if settings is not None:
         named = "state" in settings.agent.model_fields_set
         folder, others = storage.state_of(settings.agent.state, named=named)
-        yield "state", lambda: storage.state_findings(folder.parent if others and not _may_look(folder) else folder)
+        yield "state", lambda: storage.state_findings(folder, trial=not others or os.geteuid() == 0)
     yield "service", lambda: storage.service_findings(args.config)
     if settings is not None and not args.no_connect:
         from transom.edge.checkup import broker  # only here is the network wanted
@@ -84,10 +87,6 @@ def configuration_findings(problems: Iterable[TransomError], settings: Settings 
             f"chmod{mend}" if mend else "ca_file under [broker.tls], and a TLS listener at the broker",
             note=not grave,
         )
-
-
-def _may_look(folder: object) -> bool:
-    return os.geteuid() == 0 or os.access(str(folder), os.W_OK)
 
 
 def _told(name: str, findings: list[Finding]) -> Iterator[str]:

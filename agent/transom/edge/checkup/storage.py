@@ -9,7 +9,7 @@ from transom.edge import installing
 from transom.edge.checkup import Finding
 from transom.edge.unit import MARK, unit
 from transom.errors import TransomError
-from transom.runtimes.bundle import find_model, open_bundle
+from transom.runtimes import choice
 from transom.settings import StreamSettings
 
 LEAST_FREE = 500 << 20  # bytes: the journal, a new model beside the old one, and some days of the system's own logs
@@ -17,12 +17,13 @@ SECRET = "LoadCredential="
 UNITS = Path("/etc/systemd/system")
 
 
-def state_findings(folder: Path) -> Iterator[Finding]:
-    """Whether this user can write the folder, or the nearest one above that is there, and how full its disk is."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+def state_findings(folder: Path, *, trial: bool = True) -> Iterator[Finding]:
+    """Whether this user can write the folder, or the nearest one above that is there, and how full its disk is.
+    trial: whether this user should be able to write there; the service's folder is that of another."""
+    there = folder if trial else folder.parent  # into the service's own others cannot even look
     try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
         disk = os.statvfs(there)
         if disk.f_flag & os.ST_RDONLY:
             yield Finding(
@@ -32,7 +33,7 @@ def state_findings(folder: Path) -> Iterator[Finding]:
             )
             return
         free = disk.f_bavail * disk.f_frsize
-        if free < LEAST_FREE:
+        if disk.f_blocks and free < LEAST_FREE:
             yield Finding(
                 f"{free >> 20} MB are free where state is kept ({there})",
                 "when it is full nothing survives a restart, until there is room again",
@@ -44,8 +45,9 @@ def state_findings(folder: Path) -> Iterator[Finding]:
                 "nothing survives a restart",
                 f"df -i {there}",
             )
-        with tempfile.NamedTemporaryFile(dir=there, prefix=".transom-doctor-"):
-            pass
+        if trial:
+            with tempfile.NamedTemporaryFile(dir=there, prefix=".transom-doctor-"):
+                pass
     except OSError as error:
         yield Finding(
             f"state cannot be written to {folder}: {error.strerror}",
@@ -54,11 +56,13 @@ def state_findings(folder: Path) -> Iterator[Finding]:
         )
 
 
-def model_findings(streams: dict[str, StreamSettings], folder: Path) -> Iterator[Finding]:
+def model_findings(
+    streams: dict[str, StreamSettings], folder: Path, runtime: choice.Runtime = "auto"
+) -> Iterator[Finding]:
     """Models that are missing, damaged, or not those whose digest is written down."""
     for name, stream in streams.items():
         try:
-            open_bundle(find_model(stream.model, folder), stream.model_sha256)
+            choice.open_model(stream.model, folder, runtime, stream.model_sha256)
         except TransomError as error:
             mend = (
                 f"{error.remedy}; its digest: sha256sum {error.place}" if "SHA-256" in error.problem else error.remedy
