@@ -179,6 +179,18 @@ class BrokerSettings(Section):
         return self
 
 
+class HomeAssistantSettings(Section):
+    """Devices and entities in Home Assistant, told over the same broker."""
+
+    enabled: bool = Field(
+        default=False,
+        description="true: every series, and the agent itself, is a device in Home Assistant (docs/home-assistant.md).",
+    )
+    prefix: Annotated[str, AfterValidator(rules.plain_topic)] = Field(
+        default="homeassistant", description="Discovery prefix, as set in Home Assistant's MQTT integration."
+    )
+
+
 class Settings(BaseSettings):
     """The whole configuration, complete and checked."""
 
@@ -194,6 +206,7 @@ class Settings(BaseSettings):
 
     agent: AgentSettings = Field(default_factory=AgentSettings)
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    homeassistant: HomeAssistantSettings = Field(default_factory=HomeAssistantSettings)
     streams: dict[str, StreamSettings] = Field(default={}, description="What is watched, by name.")
 
     _config: Path | None = PrivateAttr(None)
