@@ -121,6 +121,11 @@ def stream_mark(stream: str) -> str:
     return _digest(stream, _STREAM)
 
 
+def entity(kind: str, channel: str) -> str:
+    """The key of an entity of a channel: the same whichever channels are beside it."""
+    return f"{kind}_{_slug(channel, '_')}_{_digest(channel, _STREAM)}"
+
+
 def mark_of(device: str) -> str:
     """The mark of the stream that a device belongs to."""
     return device.rpartition("-")[2][:_STREAM]
@@ -164,14 +169,14 @@ def series_device(place: Place, one: Watched) -> Publication:
 
 def _values(one: Watched) -> Iterator[tuple[str, str, str, str, str]]:
     """Key, name, template, channel and unit of each predicted value."""
-    for i, (channel, unit) in enumerate(zip(one.channels, one.units, strict=True)):
+    for channel, unit in zip(one.channels, one.units, strict=True):
         if one.task == "anomaly":
-            yield f"expected_{i}", f"Expected {channel}", _number("expected", channel), channel, unit
+            yield entity("expected", channel), f"Expected {channel}", _number("expected", channel), channel, unit
         elif one.task == "forecast":
             for k in sorted({0, one.steps - 1}):
                 template = _number("forecast", channel, f"[{k}][{one.median}]")
                 name = f"{channel} in {k + 1} steps" if k else f"{channel} next"
-                yield f"forecast_{i}_{k}", f"Forecast {name}", template, channel, unit
+                yield entity(f"forecast_{k}", channel), f"Forecast {name}", template, channel, unit
 
 
 def agent_device(place: Place) -> Publication:

@@ -376,7 +376,8 @@ class Agent:
                 connection=self._connection.counters() | {"redelivered": keeper.redelivered.count},
                 inbox=len(self._inbox), uptime=time.monotonic() - self._started,
             ),
-            "readings_per_s": self._rate.of(self._received()), "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
+            "readings_per_s": self._rate.of(self._received()),
+            "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
             "journal": keeper.counts(), "clock_steps": self._clock.steps,
             "calls": dict(self._remote.counts), "drift": drift_body(*self.pipeline.drifting()),
         })  # fmt: skip
