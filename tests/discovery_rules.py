@@ -15,7 +15,7 @@ from transom.dialects.plain import Publication
 
 TOPIC = re.compile(r"(?P<prefix>.+)/device/(?:[a-zA-Z0-9_-]+/)?[a-zA-Z0-9_-]+/config")
 ENTITY = re.compile(r"(binary_sensor|sensor)\.(?!.*__)[a-z0-9][a-z0-9_]*(?<!_)")
-ROOT = {"device", "origin", "components", "availability", "availability_mode", "qos", "encoding", "state_topic"}
+ROOT = {"device", "origin", "components", "availability", "availability_mode", "state_topic"}
 DEVICE = {
     "identifiers", "connections", "name", "manufacturer", "model", "model_id", "serial_number", "hw_version",
     "sw_version", "suggested_area", "configuration_url", "via_device",
@@ -77,8 +77,6 @@ def _body(body: dict[str, Any]) -> Iterator[str]:
     if not isinstance(body["origin"].get("name"), str):
         yield "origin: no name"
     yield from _availability("", body)
-    if body.get("qos", 0) not in (0, 1, 2):
-        yield "qos"
     for key, part in body["components"].items():
         yield from (f"{key}: {problem}" for problem in _component(part))
     ids = [part["unique_id"] for part in body["components"].values()]
@@ -112,6 +110,8 @@ def _component(part: dict[str, Any]) -> Iterator[str]:
     yield from _availability("", part)
     if part.get("entity_category", "diagnostic") != "diagnostic":  # a sensor cannot be `config`
         yield "entity_category"
+    if part.get("qos", 0) not in (0, 1, 2):
+        yield "qos"
     expire = part.get("expire_after", 1)
     if not isinstance(expire, int) or expire < 1:
         yield f"expire_after {expire!r}"

@@ -137,7 +137,7 @@ def series_device(place: Place, one: Watched) -> Publication:
     parts: dict[str, dict[str, Any]] = {
         "anomaly": {
             "platform": "binary_sensor", "name": "Anomaly", "device_class": "problem", "state_topic": f"{topic}/+",
-            "value_template": PROBLEM, "json_attributes_topic": f"{topic}/alert",
+            "value_template": PROBLEM, "json_attributes_topic": f"{topic}/alert", "qos": 1,
         }
     }  # fmt: skip
     common: dict[str, Any] = {"platform": "sensor", "state_topic": f"{topic}/prediction"}
@@ -191,12 +191,12 @@ def agent_device(place: Place) -> Publication:
         "connected": {
             "platform": "binary_sensor", "name": "Connected", "device_class": "connectivity", "state_topic": status,
             "value_template": "{{ 'ON' if value_json.state == 'online' else 'OFF' }}",
-            "entity_category": "diagnostic",
+            "entity_category": "diagnostic", "qos": 1,
         },
         "problem": {
             "platform": "binary_sensor", "name": "Problem", "device_class": "problem", "state_topic": status,
             "value_template": "{{ 'ON' if value_json.problems is defined else 'OFF' }}",
-            "json_attributes_topic": status, "entity_category": "diagnostic",
+            "json_attributes_topic": status, "entity_category": "diagnostic", "qos": 1,
             "availability": _available(place), "availability_mode": "all",
         },
         "readings": measured | {
@@ -230,7 +230,7 @@ def _publication(
     place: Place, name: str, device: dict[str, Any], parts: dict[str, dict[str, Any]], shared: dict[str, Any]
 ) -> Publication:
     origin = {"name": "Transom", "sw_version": __version__}
-    body = {"device": device, "origin": origin, **shared, "qos": 1, "components": parts}
+    body = {"device": device, "origin": origin, **shared, "components": parts}
     return Publication(place.topic(name), _encode(body), 1, True)
 
 

@@ -30,8 +30,7 @@ Held = frozenset[str] | None  # the entities of a device as the broker has it, N
 class Discovery:
     """Keeps what the broker holds for Home Assistant as the pipeline is."""
 
-    def __init__(self, settings: Settings, jitter: float = JITTER) -> None:
-        self._jitter = jitter
+    def __init__(self, settings: Settings) -> None:
         self._place = ha.Place(
             settings.homeassistant.prefix, settings.agent.id, settings.base, settings.agent.health_every / 1000
         )  # fmt: skip
@@ -109,9 +108,9 @@ class Discovery:
         met = id(connection), connection.counters()["connects"]
         if met != self._connection and connection.ready:
             first, self._connection = self._connection is None, met
-            self._again = now + SETTLE + (0.0 if first else random.uniform(0.0, self._jitter))
+            self._again = now + SETTLE + (0.0 if first else random.uniform(0.0, JITTER))
         elif self._again == float("inf"):
-            self._again = now + random.uniform(0.0, self._jitter)
+            self._again = now + random.uniform(0.0, JITTER)
         if self._again is not None and now >= self._again:
             self._again = None
             self._due = dict.fromkeys(self._known())
