@@ -157,7 +157,16 @@ def test_no_name_breaks_a_rule_or_gets_into_a_template(stream: str, series: str,
 
 
 def test_devices_that_look_alike_do_not_meet() -> None:
-    alike = [("s", "a/b"), ("s", "a-b"), ("s", "a b"), ("t", "a/b"), ("s", "A/b"), ("s", "ä/b"), ("s", "/"), ("s", "温")]
+    alike = [
+        ("s", "a/b"),
+        ("s", "a-b"),
+        ("s", "a b"),
+        ("t", "a/b"),
+        ("s", "A/b"),
+        ("s", "ä/b"),
+        ("s", "/"),
+        ("s", "温"),
+    ]
     assert len({watched(stream=stream, series=series).device for stream, series in alike}) == len(alike)
     nodes = {ha.Place("p", agent, "transom/x", 30).node for agent in ("gw", "GW", "g w", "g-w", "温")}
     assert len(nodes) == 5

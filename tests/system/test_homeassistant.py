@@ -1,12 +1,16 @@
 """Home Assistant over a real broker: what a restart finds, what a return of either side brings, what it costs others."""
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_service import running
 
+from conftest import missing
 from discovery_rules import problems
 from tests_support import Heard
 from transom.core.pipeline import Message
@@ -20,6 +24,7 @@ from transom.settings import Settings, load_settings
 
 pytestmark = pytest.mark.mosquitto
 
+DOCS = (Path(__file__).parents[2] / "docs" / "home-assistant.md").read_text()
 PLACE = ha.Place("homeassistant", "gw", "transom/gw", 0.2)
 AGENT = PLACE.topic(ha.AGENT)
 
@@ -146,3 +151,25 @@ def test_without_it_the_agent_subscribes_to_its_streams_only(mosquitto_broker, t
     assert agent._filters() == ["plant/+/+"]
     message = Message("homeassistant/status", b"online", 0)
     assert list(agent._discovery.take([message])) == [message]
+
+
+def block(language: str, holds: str) -> str:
+    (found,) = [b for b in re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL) if holds in b]
+    return str(found)
+
+
+def test_the_guides_configuration_is_one_and_its_command_removes_what_is_left(mosquitto_broker, tmp_path: Path) -> None:
+    if shutil.which("mosquitto_pub") is None:
+        missing("mosquitto_pub is not installed (apt install mosquitto-clients)")
+    (tmp_path / "plant.toml").write_text(block("toml", "[homeassistant]"))
+    port = mosquitto_broker.port
+    chosen = load_settings(tmp_path / "plant.toml", {
+        "agent.id": "gateway-7", "agent.state": str(tmp_path / "state"), "broker.port": port
+    })  # fmt: skip
+    topic = "homeassistant/device/transom-gateway-7/agent/config"
+    with Heard(port, "homeassistant/#") as other:
+        with running(agent_of(chosen)):
+            other.wait_for(topic)
+        here = "".join(f'{n}() {{ command {n} -p {port} "$@"; }}\n' for n in ("mosquitto_pub", "mosquitto_sub"))
+        subprocess.run(["sh", "-c", here + block("sh", "mosquitto_sub")], timeout=60, check=False)
+        other.wait_for(topic, b"")

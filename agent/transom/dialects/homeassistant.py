@@ -24,6 +24,7 @@ LEAST_EXPIRE = 60  # seconds
 LONGEST_SLUG = 48  # characters of a name in an id
 _STREAM, _SERIES = 6, 10  # hexadecimal digits of a digest in an id
 _PLAIN = re.compile(r"[A-Za-z0-9_ /.\-]")  # what may stand in a template's text as it is
+_ALLOWED = re.compile(r"[A-Za-z0-9_-]+")  # in a discovery topic
 _encode = msgspec.json.Encoder().encode
 
 ONLINE = "{{ 'online' if value_json.state == 'online' else 'offline' }}"
@@ -48,8 +49,10 @@ class Place(NamedTuple):
 
     @property
     def node(self) -> str:
-        """The agent's own part of discovery topics; other agents have others, however alike their ids are."""
-        return f"transom-{_slug(self.agent, '-')}-{_digest(self.agent, _STREAM)}"
+        """The agent's own part of discovery topics: its id where those allow it, so that access rules can name it."""
+        if _ALLOWED.fullmatch(self.agent):
+            return f"transom-{self.agent}"
+        return f"transom-{_slug(self.agent, '-')}-{_digest(self.agent, _SERIES)}"
 
     @property
     def status(self) -> str:

@@ -6,7 +6,6 @@ dialects/homeassistant.py; the run loop's thread does all of it.
 
 import logging
 import random
-from collections.abc import Sequence
 
 from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import Stream
@@ -68,11 +67,11 @@ class Discovery:
         """Messages that are still to go."""
         return len(self._due)
 
-    def take(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def take(self, messages: list[Message]) -> list[Message]:
         """Notes what is for us; returns the others."""
         if not self._enabled:
             return messages
-        status, others = self._place.status, []
+        status, others = self._place.status, list[Message]()
         for message in messages:
             if message.topic == status:
                 if ha.born(message.payload):
