@@ -1,6 +1,6 @@
 """What Home Assistant's own validators say of our messages. Optional: it needs a Python that has Home Assistant.
 
-`TRANSOM_HOMEASSISTANT=/path/to/python scripts/test tests/dialects`; docs/home-assistant.md says how to make one.
+`TRANSOM_HOMEASSISTANT=/path/to/python scripts/test tests/dialects`; docs/home-assistant.md says what it needs.
 """
 
 import json
