@@ -9,17 +9,20 @@ from pathlib import Path
 from rich.console import Console
 
 from transom.edge.broker import EmbeddedBroker
-from transom.verbs.demo import Demo, _settings
+from transom.scenes import NAMES, scene
+from transom.verbs.demo import Demo, scene_settings
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--seconds", type=float, default=44, help="of the demo before the picture (default: 44)")
+parser.add_argument("--scenario", choices=NAMES, default="plant", help="which demo (default: plant)")
 parser.add_argument("--output", type=Path, default=Path("docs/demo.svg"))
 args = parser.parse_args()
 
 stop = threading.Event()
 console = Console(width=118, height=24, record=True, file=io.StringIO(), force_terminal=True)
 with EmbeddedBroker() as broker, tempfile.TemporaryDirectory() as state:
-    demo = Demo(_settings(broker.port, state), None, 0, stop)
+    place = scene(args.scenario)
+    demo = Demo(place, scene_settings(place, broker.port, state), None, 0, stop)
     running = threading.Thread(target=demo.run, name="demo")
     running.start()
     demo.agent.ready.wait()

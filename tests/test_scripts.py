@@ -34,7 +34,17 @@ def test_the_core_is_measured_with_each_kind_of_step(tmp_path: Path) -> None:
 EVALUATE = [f"evaluate/{p.stem}" for p in sorted((SCRIPTS / "evaluate").glob("*.py")) if p.with_suffix("").exists()]
 
 
-@pytest.mark.parametrize("script", ["bench-core", "bench-journal", "picture", "torture", *EVALUATE])
+MEASURE = [
+    "bench-core",
+    "bench-journal",
+    "benchmark/stages",
+    "benchmark/rounds",
+    "benchmark/transports",
+    "benchmark/end_to_end",
+]
+
+
+@pytest.mark.parametrize("script", [*MEASURE, "picture", "torture", *EVALUATE])
 def test_a_script_tells_its_options(script: str, tmp_path: Path) -> None:
     assert "--help" in run(tmp_path, script, "--help")
 

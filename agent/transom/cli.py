@@ -24,14 +24,24 @@ __all__ = ["VERBS", "main", "settings_arguments"]
 # A verb's module has EXAMPLES, add_arguments(parser) and run(args) -> exit status.
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("transom.verbs.run", "watch the configured topics until told to stop"),
-    "demo": ("transom.verbs.demo", "a simulated plant with faults, a broker inside and a live view; nothing to set up"),
+    "demo": (
+        "transom.verbs.demo",
+        "a simulated place with faults, a broker inside and a live view; nothing to set up",
+    ),
     "replay": ("transom.verbs.replay", "recordings through the pipeline that runs live, as fast as it can"),
     "record": ("transom.verbs.record", "write what the broker sends, for replay and train"),
     "train": ("transom_models.cli", "train a model on recordings and write it as one file"),
     "explain": ("transom.verbs.explain", "why a window scored as it did: which channels and steps, and how much"),
     "call": ("transom.verbs.call", "ask a running agent: ping, mute, acknowledge, explain, … (off unless allowed)"),
+    "convert": ("transom_models.converting", "write a model's ONNX twin, which runs without torch"),
     "check": ("transom.verbs.check", "every problem of a configuration and its models, before it runs"),
+    "doctor": ("transom.verbs.doctor", "what would go wrong on this machine and with this broker, and how to mend it"),
+    "service": ("transom.verbs.service", "the agent as a hardened systemd service: show, install, uninstall"),
     "inspect": ("transom.verbs.inspect", "what a model file says of itself, its size and its latency here"),
+    "bench": (
+        "transom.verbs.bench",
+        "readings a second, latency, memory and start on this machine, with a plain script beside",
+    ),
 }
 
 INTERRUPTED = 128 + 2  # as a shell reports a process ended by SIGINT, and by SIGPIPE

@@ -8,17 +8,23 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from transom.errors import ModelError
 from transom_models import data, periods
-from transom_models.families.rocket import Rocket
+from transom_models.families.tcn import REACH
 from transom_models.tasks import (
     Classifier,
+    DailyForecaster,
     Forecaster,
     LevelDetector,
+    PathForecaster,
     PeriodicForecaster,
     ReconstructionDetector,
     ResidualDetector,
+    SwitchDetector,
 )
-from transom_models.tasks.classify import vary
+from transom_models.tasks.classify import RANDOM, vary
+from transom_models.tasks.stepping import SteppedForecaster, SteppedResidualDetector
+from transom_models.tasks.switch import late_start
 from transom_models.training import Plan, Trained, train
 
 RATE = 2e-3  # of learning, where a module has none of its own
@@ -30,21 +36,50 @@ def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
     seen = (found.train, found.validation, found.calibration) if level else (found.train,)
     mean, scale = scaling(np.concatenate([part[0] for part in seen]))
     length = found.train[0].shape[1]
+    if args.task == "forecast" and args.method == "path":
+        return PathForecaster(args.family, args.hidden, mean, scale, args.horizon, by_degrees(found))
     if args.task == "forecast" and found.targets:
-        return Forecaster(args.family, args.hidden, mean, scale, args.horizon, scaling(found.train[1]))
+        aim = scaling(found.train[1])
+        if steps(args, length):
+            return SteppedForecaster(args.family, args.hidden, mean, scale, args.horizon, aim, length)
+        return Forecaster(args.family, args.hidden, mean, scale, args.horizon, aim)
     if args.task == "forecast":
         period = args.period or (periods.period(found.train[0]) if args.family == "cnn" else 1)
         if args.family == "cnn" and period > 1 and length >= 2 * period:
             return PeriodicForecaster(mean, scale, length, args.horizon, period)
+        if args.family == "scales" and period > 1 and length > period >= args.horizon:
+            return DailyForecaster(mean, scale, length, args.horizon, period)
+        if steps(args, length):
+            return SteppedForecaster(args.family, args.hidden, mean, scale, args.horizon, None, length)
         return Forecaster(args.family, args.hidden, mean, scale, args.horizon)
     if args.task == "classify":
         period = args.period or periods.turns(found.train[0])
         return Classifier(args.family, args.hidden, mean, scale, len(found.classes), period)
     if args.method == "reconstruction":
         return ReconstructionDetector(args.family, args.hidden, mean, scale, args.length)
+    if args.method == "switch":
+        return SwitchDetector(args.family, args.hidden, mean, scale)
     if args.method == "residual":
+        if steps(args, length - 1):  # the steps before the one that is judged
+            return SteppedResidualDetector(args.family, args.hidden, mean, scale, length)
         return ResidualDetector(args.family, args.hidden, mean, scale)
     return LevelDetector(args.family, args.hidden, mean, scale, args.length)
+
+
+def by_degrees(found: data.Dataset) -> bool:
+    """Whether positions are latitude and longitude, told by their names. Raises ModelError for what is no position."""
+    if len(found.targets) != 2 or tuple(found.channels[:2]) != found.targets:
+        raise ModelError(
+            "--method path", f"forecasts two channels, not {', '.join(found.targets) or 'all'}",
+            "give the position first: --channels lat lon speed --target lat lon",
+        )  # fmt: skip
+    return found.targets in (("lat", "lon"), ("latitude", "longitude"))
+
+
+def steps(args: argparse.Namespace, length: int) -> bool:
+    """Whether a model of this family can go from step to step and give the numbers of `length` steps: its output must
+    depend on no more of them."""
+    return args.incremental is not False and args.family == "tcn" and length >= REACH
 
 
 def by_level(args: argparse.Namespace) -> bool:
@@ -64,7 +99,7 @@ def scaling(windows: NDArray[np.generic]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def learn(module: nn.Module, found: data.Dataset, epochs: int, seed: int) -> Trained:
     """Trains in place; random kernels are solved for instead, on the training and the validation part."""
-    if isinstance(module, Classifier) and isinstance(module.body, Rocket):
+    if isinstance(module, Classifier) and isinstance(module.body, RANDOM):
         begun = time.monotonic()
         parts = found.train, found.validation
         right = module.solve(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
@@ -73,4 +108,5 @@ def learn(module: nn.Module, found: data.Dataset, epochs: int, seed: int) -> Tra
     # Of a few cases an epoch must still be some steps.
     batch = max(8, min(64, len(found.train[0]) // 8)) if isinstance(module, Classifier) else 64
     plan = Plan(epochs=epochs, batch=batch, seed=seed, rate=getattr(module, "rate", RATE))
-    return train(module, found.train, found.validation, plan, vary if isinstance(module, Classifier) else None)
+    augment = vary if isinstance(module, Classifier) else late_start if isinstance(module, SwitchDetector) else None
+    return train(module, found.train, found.validation, plan, augment)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from transom.core.model import Manifest
 from transom.errors import ModelError
+from transom.runtimes import choice
 
 EXAMPLES = """\
 transom train --data normal.csv --task anomaly --family lstm --output pump.pt
@@ -22,10 +23,11 @@ transom train --data moves.csv --task classify --label activity --family cnn --o
 transom train --data week.jsonl.gz --task anomaly --family lstm --output pump.pt
 transom train --data appliances.ts.gz --task classify --family rocket --hidden 2400 --output appliance.pt
 transom train --data autumn.csv --from pump.pt --output pump.pt
-transom train --recipe universal --output universal.pt"""
+transom train --recipe universal --output universal.pt
+transom train --recipe home-appliance --data recordings/ --output appliance.pt"""
 
 # The families, as transom_models.families has them.
-SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket")
+SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket", "bins", "hydra")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=("level", "residual", "reconstruction"),
+        choices=("level", "residual", "reconstruction", "switch", "path"),
         default="level",
-        help="of anomaly: levels, liveliness and relations of the channels; the next step's error; or the window's "
-        "reconstruction (default: level)",
+        help="of anomaly: levels, liveliness and relations of the channels; the next step's error; the window's "
+        "reconstruction; or, for contacts, when and how long they are open (default: level); path, of forecast: where "
+        "a vehicle will be, seen from the vehicle",
     )
     parser.add_argument(
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"
@@ -71,6 +74,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--period", type=int, help="steps of a day or shift; 1: none (default: found in the training part)"
     )
+    parser.add_argument(
+        "--step", type=float, metavar="SECONDS",
+        help="length of a step: rows that come irregularly fall into such steps first, as on a gateway (default: a row "
+        "is a step)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--aggregate", choices=("last", "mean", "min", "max", "sum", "count"), default="mean",
+        help="of --step: what the rows of a step become (default: mean)",
+    )  # fmt: skip
     parser.add_argument("--min-steps", type=int, help="steps before a series' first window (default: --length)")
     parser.add_argument("--length", type=int, default=64, help="steps in a window (default: 64)")
     parser.add_argument("--horizon", type=int, default=12, help="steps to forecast (default: 12)")
@@ -80,11 +92,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="of torch; another number, other last digits (default: 1)"
     )
+    parser.add_argument(
+        "--incremental", action=argparse.BooleanOptionalAction,
+        help="go from step to step instead of through whole windows, for the same numbers: tcn in forecast or with "
+        "--method residual, windows of 64 steps or more (default: where that can be done)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--onnx", action=argparse.BooleanOptionalAction, default=True,
+        help="also write the model's twin for ONNX Runtime beside it, MODEL.onnx (default: yes)",
+    )  # fmt: skip
     parser.add_argument("--name", help="the model's name (default: the output file's)")
 
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    choice.need_torch("train")
     if sys.stderr.isatty():
         Console(stderr=True).print("reading")
     from transom_models import making
@@ -103,13 +125,25 @@ def _check(args: argparse.Namespace) -> None:
         raise ModelError(
             "--output", f"{str(args.output)!r} is a folder", f"name a file, such as {args.output}/model.pt"
         )
+    if args.output.suffix == ".onnx":
+        raise ModelError(
+            "--output", f"{str(args.output)!r} names the twin", f"write {args.output.stem}.pt: the twin comes beside it"
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ModelError("--output", f"the folder {str(folder)!r} cannot be written to", "choose another")
     if args.recipe is not None:
-        return
+        return  # making.py looks at it
     if not args.data:
         raise ModelError("--data", "is missing", "name CSV files, or --recipe universal")
-    for name, least in (("length", 4), ("horizon", 1), ("hidden", 1), ("epochs", 1), ("period", 1), ("min_steps", 1)):
+    for name, least in (
+        ("length", 4),
+        ("horizon", 1),
+        ("hidden", 1),
+        ("epochs", 1),
+        ("period", 1),
+        ("min_steps", 1),
+        ("step", 0.001),
+    ):
         if (given := getattr(args, name)) is not None and given < least:
             raise ModelError(f"--{name.replace('_', '-')}", f"{given} is too small", f"at least {least}")
 
@@ -118,6 +152,9 @@ def _report(console: Console, manifest: Manifest, path: Path, seconds: float) ->
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{manifest.label}, {manifest.family}, {manifest.task}")
     table.add_row("file", f"{path} ({path.stat().st_size / 1000:.0f} kB)")
+    twin = path.with_suffix(".onnx")
+    if twin.exists():
+        table.add_row("twin", f"{twin} ({twin.stat().st_size / 1000:.0f} kB) for ONNX Runtime")
     table.add_row("trained", f"{seconds:.0f} s on {manifest.data}")
     step = f"{manifest.step} ms" if manifest.step else "one reading"
     table.add_row("window", f"{manifest.length} steps of {step}, {len(manifest.channels)} channels")

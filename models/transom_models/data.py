@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from transom.core.model import Aggregate
 from transom.errors import RecordingError
 from transom_models.cases import is_cases, read_cases
 from transom_models.messages import Listening, is_messages, read_messages
 from transom_models.recordings import REMAINING, Recording, aimed, read
 from transom_models.runs import is_runs, read_runs
+from transom_models.stepping import stepped
 
 GAP = 10  # median steps without a row that end a segment
 REGULAR = 0.8  # share of steps that must equal the median for the data to have a step
@@ -88,7 +90,7 @@ def examples(recording: Recording, length: int, horizon: int, lead: int) -> Part
 def load(
     paths: Sequence[Path], task: str, length: int, horizon: int, channels: Sequence[str] = (), label: str | None = None,
     targets: Sequence[str] = (), cap: float = np.inf, min_steps: int | None = None, apart: int | None = None,
-    stream: str | None = None, topic: str | None = None,
+    stream: str | None = None, topic: str | None = None, step: int | None = None, aggregate: Aggregate = "mean",
 ) -> Dataset:  # fmt: skip
     """60 % of each file's windows train, 15 % stop the training, 25 % calibrate; by time, with `apart` windows left out
     between the parts (None: a window's length, so that no row is in two). Runs that end in a failure go into one part
@@ -108,6 +110,22 @@ def load(
             recordings += [aimed(r, targets, cap) if targets else r for r in read_runs(path)]
         else:
             recordings.append(read(path, channels, label if task == "classify" else None, targets, cap))
+    return dataset(recordings, task, length, horizon, targets, min_steps, apart, step=step, aggregate=aggregate)
+
+
+def dataset(
+    recordings: Sequence[Recording], task: str, length: int, horizon: int, targets: Sequence[str] = (),
+    min_steps: int | None = None, apart: int | None = None, classes: tuple[str, ...] = (), every: int = 1,
+    whole: bool = False, step: int | None = None, aggregate: Aggregate = "mean",
+) -> Dataset:  # fmt: skip
+    """Recordings to windows, as `load` says. classes: names of the labels 0, 1, …; default: the labels themselves.
+    Targets that are given are those of the recordings. every: only each so many-th window is taken; whole: each
+    recording goes into one part; step: ms of a grid that their rows fall into first."""
+    place = recordings[0].name
+    if targets:
+        recordings = [r if r.targets is not None else aimed(r, targets) for r in recordings]
+    if step is not None:
+        recordings = [stepped(r, step, aggregate, length) for r in recordings]
     if min_steps is not None and min_steps < length:
         recordings = [padded(r, length - min_steps) for r in recordings]
     names = recordings[0].channels
@@ -119,15 +137,16 @@ def load(
                 f"the first file has {', '.join(names)}",
             )
     lead = 0 if targets and not set(targets) & set(names) else 1
-    whole = REMAINING in targets and REMAINING not in names
+    whole |= REMAINING in targets and REMAINING not in names
     parts: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
     wanted: tuple[list[NDArray[np.generic]], ...] = ([], [], [])
-    classes = _classes(recordings, str(paths[0])) if task == "classify" else ()
+    labels = _classes(recordings, place) if task == "classify" else ()
     for i, recording in enumerate(recordings):
         if task == "forecast":
             found, target = examples(recording, length, horizon, lead)
         else:
-            found, target = _now(recording, length, classes)
+            found, target = _now(recording, length, labels)
+        found, target = found[::every], target[::every]
         if whole:
             part = int(np.searchsorted(np.cumsum(PARTS)[:2], i * GOLDEN % 1, side="right"))
             parts[part].append(found)
@@ -138,18 +157,19 @@ def load(
             parts[k].append(found[begin:edge])
             wanted[k].append(target[begin:edge])
             gap = 0 if task == "classify" else length + horizon if apart is None else apart
-            begin = min(edge + gap, len(found))
+            begin = min(edge + -(-gap // every), len(found))
     if not all(parts) or min(sum(map(len, p)) for p in parts) < 8:
         rows = sum(len(r.times) for r in recordings)
         raise RecordingError(
-            str(paths[0]),
+            place,
             f"gives too few windows of {length} steps in {rows} rows",
             "record longer, or take a smaller --length",
         )
     train, validation, calibration = (
         (np.concatenate(p), np.concatenate(t)) for p, t in zip(parts, wanted, strict=True)
     )
-    return Dataset(names, regular_step(recordings), train, validation, calibration, classes, tuple(targets), lead)
+    said = tuple(classes[int(label)] for label in labels) if classes else labels
+    return Dataset(names, regular_step(recordings), train, validation, calibration, said, tuple(targets), lead)
 
 
 def load_cases(paths: Sequence[Path], task: str, channels: Sequence[str] = ()) -> Dataset:
@@ -160,7 +180,11 @@ def load_cases(paths: Sequence[Path], task: str, channels: Sequence[str] = ()) -
     values, labels = read_all[0][0], [label for _, found in read_all for label in found]
     if any(v.shape[1:] != values.shape[1:] for v, _ in read_all):
         raise RecordingError(str(paths[0]), "has cases of another shape than the others", "train on one kind of case")
-    values = np.concatenate([v for v, _ in read_all])
+    return deal(np.concatenate([v for v, _ in read_all]), labels, channels, paths)
+
+
+def deal(values: NDArray[np.float32], labels: Sequence[str], channels: Sequence[str], paths: Sequence[Path]) -> Dataset:
+    """Cases [N, T, C] and the class of each, dealt into the three parts class by class. channels: names, in order."""
     names = tuple(channels) or tuple(f"channel{i + 1}" for i in range(values.shape[2]))
     if len(names) != values.shape[2]:
         raise RecordingError(str(paths[0]), f"has {values.shape[2]} channels", f"--channels names {len(names)}")

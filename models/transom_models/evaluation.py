@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from transom_models.tasks.path import constant_velocity, distance
+
 Array = NDArray[np.float32]
 
 
@@ -20,6 +22,24 @@ def forecast(predicted: Array, truth: Array, last: Array | None, scale: Array) -
         "mse": float(np.nanmean(error**2)),
         "mae": float(np.nanmean(np.abs(error))),
         "mse_naive": float(np.nanmean(naive**2)),
+        "coverage": float(inside[known].mean()),
+    }
+
+
+def path(predicted: Array, truth: Array, windows: Array, degrees: bool) -> dict[str, float]:
+    """predicted: [N, H, 2, Q]; truth: [N, H, 2]; windows: [N, T, C], positions first. Metres at the horizon's end.
+
+    constant_velocity: the error of going on as in the last steps; coverage: of each of the two by itself.
+    """
+    horizon, point = truth.shape[1], predicted[..., predicted.shape[-1] // 2]
+    error = distance(point, truth, degrees)
+    naive = distance(constant_velocity(windows, horizon), truth, degrees)
+    known = np.isfinite(truth) & np.isfinite(naive)[..., None]
+    inside = (truth >= predicted[..., 0]) & (truth <= predicted[..., -1])
+    both = np.isfinite(error[:, -1]) & np.isfinite(naive[:, -1])
+    return {
+        "metres": float(error[both, -1].mean()),
+        "metres_constant_velocity": float(naive[both, -1].mean()),
         "coverage": float(inside[known].mean()),
     }
 

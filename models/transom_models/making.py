@@ -6,6 +6,7 @@ Arguments of `transom train` in, the manifest of the written file out. Needs tor
 import argparse
 import warnings
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 
 from transom.core.model import Channel, Manifest, Reference
 from transom.errors import ModelError
-from transom_models import data, evaluation, export, recipe, warm
+from transom_models import data, evaluation, export, material, prescription, recipe, warm
 from transom_models.building import build, by_level, learn
 from transom_models.families import FAMILIES
+from transom_models.families.tcn import REACH
 from transom_models.tasks import (
     QUANTILES,
+    DailyForecaster,
     Forecaster,
     LevelDetector,
+    PathForecaster,
     PeriodicForecaster,
     ReconstructionDetector,
     ResidualDetector,
@@ -27,6 +31,8 @@ from transom_models.tasks import (
 from transom_models.tasks.level import parts
 from transom_models.training import validation_loss
 
+FORECASTERS = (Forecaster, PeriodicForecaster, DailyForecaster, PathForecaster)
+WHOLE = 20  # simulated series, from which on those held out are strangers, not later parts of the known ones
 HELD_GAP = 10  # steps that a trained model's last value is held
 LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
 PAYS = 0.8  # share of the untrained loss that a level detector's network has to come below, or it stays silent
@@ -36,34 +42,29 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     """The manifest, and how many seconds the training took. Raises ModelError and RecordingError."""
     # Sums in another order have other last digits, so the machine's cores must not decide.
     torch.set_num_threads(max(1, args.threads))
-    if args.recipe is not None:
-        manifest, trained = recipe.make(recipe.read(args.recipe), args.output, args.seed)
+    prescribed = recipe.read(args.recipe) if args.recipe is not None else None
+    if prescribed is not None and "signals" in prescribed:
+        manifest, trained = recipe.make(prescribed, args.output, args.seed, args.onnx)
         return manifest, trained.seconds
+    if prescribed is not None:
+        prescription.apply(args, prescribed)
     start = warm.read(args.start) if args.start else None
     if start is not None:
         warm.same_shape(args, start)
     if args.family not in FAMILIES:
         raise ModelError("--family", f"there is no family {args.family!r}", f"choose from {', '.join(FAMILIES)}")
+    found = gather(args, prescribed)
     horizon = args.horizon if args.task == "forecast" else 0
-    apart = parts(args.length)[1] if by_level(args) else None  # tails must not overlap; histories may
-    found = data.load(
-        args.data,
-        args.task,
-        args.length,
-        horizon,
-        args.channels,
-        args.label,
-        args.target,
-        args.cap,
-        args.min_steps,
-        apart,
-        args.stream,
-        args.topic,
-    )
     length = found.train[0].shape[1]
     seed = args.seed or 0
     torch.manual_seed(seed)
     module = build(args, found)
+    state = int(getattr(module, "state", 0))
+    if args.incremental and not state:
+        raise ModelError(
+            "--incremental", f"{args.task} with {args.family} and windows of {length} steps needs whole windows",
+            f"--family tcn with --task forecast, or --method residual, and --length {REACH + 1} or more",
+        )  # fmt: skip
     normal, truth = found.calibration
     windows = [torch.from_numpy(part[0]) for part in (found.train, found.validation, found.calibration)]
     untrained = float("inf")
@@ -82,7 +83,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
             module.fit_scales(torch.from_numpy(found.validation[0]))
     # The later half of the calibration part is for the metrics, so that no figure stems from what it was fitted to.
     half = len(normal) // 2
-    if isinstance(module, Forecaster | PeriodicForecaster):
+    if isinstance(module, FORECASTERS):
         with torch.no_grad():
             module.fit_spread(
                 np.concatenate([found.validation[0], normal[:half]]),
@@ -97,8 +98,10 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         table = export.calibrate(given["score"])
         bar = float(np.quantile(given["score"], 0.99))
         metrics = evaluation.anomaly(held["score"], bar, held["expected"], normal[half:, -1], scale)
+    elif isinstance(module, PathForecaster):
+        metrics = evaluation.path(held["forecast"], truth[half:], normal[half:], module.degrees)
     elif args.task == "forecast":
-        target = scale if isinstance(module, PeriodicForecaster) else module.target.scale.numpy()
+        target = module.target.scale.numpy() if isinstance(module, Forecaster) else scale
         metrics = evaluation.forecast(
             held["forecast"], truth[half:], None if found.targets else normal[half:, -1], target
         )
@@ -109,13 +112,17 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         task=args.task, family=args.family,
         channels=tuple(Channel(c) for c in found.channels), length=length, step=found.step,
         min_steps=min(args.min_steps or length, length), horizon=horizon, quantiles=QUANTILES if horizon else (),
-        classes=found.classes, targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
+        aggregate=args.aggregate if args.step else "last", classes=found.classes,
+        targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
         max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
         reference=_reference(np.concatenate([p[0][:, -1] for p in (found.train, found.validation, found.calibration)])),
-        data=", ".join(p.name for p in args.data), metrics=metrics, torch=torch.__version__.split("+")[0],
-        created=datetime.now(UTC).strftime("%Y-%m-%d"),
+        data=material.told(prescribed["data"], args.data or []) if prescribed else ", ".join(p.name for p in args.data),
+        metrics=metrics, torch=torch.__version__.split("+")[0],
+        state=state, created=datetime.now(UTC).strftime("%Y-%m-%d"),
     )  # fmt: skip
-    manifest = export.export(module, manifest, args.output, normal[:256])
+    if prescribed is not None:
+        manifest = prescription.named(manifest, prescribed)
+    manifest = export.export(module, manifest, args.output, normal[:256], args.onnx)
     return manifest, trained.seconds
 
 
@@ -125,3 +132,28 @@ def _reference(values: NDArray[np.float32]) -> Reference:
         warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is missing throughout
         mean, spread = np.nanmean(values, 0, dtype=np.float64), np.nanstd(values, 0, dtype=np.float64)
     return Reference(tuple(np.nan_to_num(mean).tolist()), tuple(np.nan_to_num(spread).tolist()))
+
+
+def gather(args: argparse.Namespace, prescribed: dict[str, Any] | None) -> data.Dataset:
+    """The windows that the arguments, with what the recipe has set in them, name. Sets args.data to a recipe's files.
+
+    Raises ModelError and RecordingError.
+    """
+    horizon = args.horizon if args.task == "forecast" else 0
+    apart = parts(args.length)[1] if by_level(args) else None  # tails must not overlap; histories may
+    step = round(1000 * args.step) if args.step else None
+    if prescribed is not None and "scene" in prescribed["data"]:
+        recordings, classes = material.simulated(prescribed["data"], f"recipe {args.recipe!r}")
+        recordings = [r.only(args.channels) for r in recordings] if args.channels else recordings
+        return data.dataset(
+            recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes,
+            int(prescribed["data"].get("every", 1)), len(recordings) >= WHOLE, step, args.aggregate,
+        )  # fmt: skip
+    if prescribed is not None:
+        args.data = material.files(prescribed["data"], args.data or [], f"recipe {args.recipe!r}")
+    if prescribed is not None and "mains" in prescribed["data"]:
+        return data.deal(*material.metered(prescribed["data"], args.data), args.channels, args.data)
+    return data.load(
+        args.data, args.task, args.length, horizon, args.channels, args.label, args.target, args.cap, args.min_steps,
+        apart, args.stream, args.topic, step, args.aggregate,
+    )  # fmt: skip

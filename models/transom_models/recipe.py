@@ -11,25 +11,25 @@ from torch import Tensor
 
 from transom.core.model import ANY, Channel, Manifest
 from transom.errors import ModelError
-from transom_models import export, synthetic
+from transom_models import export, prescription, synthetic
 from transom_models.training import Plan, Trained, train
 from transom_models.universal import LENGTH, Universal
 
 
 def read(name: str) -> dict[str, Any]:
-    """A recipe by a shipped one's name or a file's. Raises ModelError."""
+    """A recipe by a shipped one's name or a file's: that of `universal`, or one for `prescription`; or ModelError."""
     path = Path(name)
-    shipped = resources.files("transom_models") / "recipes" / f"{name}.toml"
+    folder = resources.files("transom_models") / "recipes"
+    shipped = folder / f"{name}.toml"
     try:
         recipe: dict[str, Any] = tomllib.loads(path.read_text() if path.suffix == ".toml" else shipped.read_text())
     except FileNotFoundError:
-        raise ModelError(f"recipe {name!r}", "does not exist", "name a .toml file or: universal") from None
+        known = ", ".join(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
+        raise ModelError(f"recipe {name!r}", "does not exist", f"name a .toml file or: {known}") from None
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"recipe {name!r}", f"is not TOML ({error})", "mend it") from None
-    if recipe.get("name") != "universal":
-        raise ModelError(
-            f"recipe {name!r}", f"is for {recipe.get('name')!r}", "recipes make `universal`; use --data else"
-        )
+    if "signals" not in recipe:
+        prescription.check(recipe, f"recipe {name!r}")
     return recipe
 
 
@@ -42,7 +42,9 @@ def cropped(batch: Tensor, random: torch.Generator) -> Tensor:
     return window
 
 
-def make(recipe: dict[str, Any], output: Path, seed: int | None = None) -> tuple[Manifest, Trained]:
+def make(
+    recipe: dict[str, Any], output: Path, seed: int | None = None, onnx_too: bool = True
+) -> tuple[Manifest, Trained]:
     """Trains, calibrates on held-out signals, writes and proves."""
     seed = int(recipe["seed"]) if seed is None else seed
     long = synthetic.signals(recipe["signals"], LENGTH + recipe["longer"], seed)[:, :, None]
@@ -65,4 +67,4 @@ def make(recipe: dict[str, Any], output: Path, seed: int | None = None) -> tuple
         metrics={"quantile_loss": trained.loss, "coverage_of_90_percent": inside},
         torch=torch.__version__.split("+")[0],
     )  # fmt: skip
-    return export.export(module, manifest, output, calibration[:256]), trained
+    return export.export(module, manifest, output, calibration[:256], onnx_too), trained

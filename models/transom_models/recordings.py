@@ -31,6 +31,16 @@ class Recording:
     labels: NDArray[np.float64]
     targets: NDArray[np.float32] | None = None
 
+    def only(self, channels: Sequence[str]) -> "Recording":
+        """With these channels, in this order. Raises RecordingError for one that is not there."""
+        missing = [c for c in channels if c not in self.channels]
+        if missing:
+            raise RecordingError(
+                self.name, f"has no channel {', '.join(missing)}", f"it has {', '.join(self.channels)}"
+            )
+        columns = [self.channels.index(c) for c in channels]
+        return replace(self, channels=tuple(channels), values=self.values[:, columns])
+
 
 def read(
     path: Path, channels: Sequence[str] = (), label: str | None = None, targets: Sequence[str] = (), cap: float = np.inf
@@ -73,7 +83,10 @@ def read(
 
 
 def aimed(
-    recording: Recording, targets: Sequence[str], cap: float, known: Mapping[str, NDArray[np.float64]] | None = None
+    recording: Recording,
+    targets: Sequence[str],
+    cap: float = np.inf,
+    known: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Recording:
     """The recording with its targets: columns by name, and for `rul`, where no column has this name, the remaining
     useful life: steps to the recording's end, which is taken for the failure, at most `cap`. Raises RecordingError."""

@@ -46,6 +46,8 @@ def same_shape(args: argparse.Namespace, start: Start) -> None:
     args.target = [c.name for c in made.targets]
     args.name = args.name or made.name
     args.method = "level" if "persistence" in names else "reconstruction" if "code.weight" in names else "residual"
+    if made.task == "forecast" and "quantiles" in names:  # of those with a body only where a vehicle will be
+        args.method = "path"
     args.hidden = names["code.weight" if "code.weight" in names else "head.weight"].shape[1]
 
 

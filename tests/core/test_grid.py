@@ -129,3 +129,14 @@ def test_ten_thousand_series_are_unremarkable() -> None:
         aligned = grid.align(readings(*((i, 0, second, i) for i in range(count))))
         assert len(buffers.push(aligned.steps)) == count
     assert buffers.buffer.nbytes < count * 64 * 2 * 4 * 2
+
+
+@pytest.mark.parametrize(("aggregate", "opened", "shut"), [("max", 1.0, 0.0), ("min", 0.0, 1.0)])
+def test_what_is_held_after_a_step_is_what_was_there_at_its_end(aggregate: str, opened: float, shut: float) -> None:
+    """A door that was open for a moment, and says nothing for a while: it was open once, and is not open since."""
+    grid = Grid(GridSpec(step=5000, aggregate=aggregate, max_gap=60_000), 1, 8)
+    spoken = [(0, 0, 0, shut), (0, 0, 1, opened), (0, 0, 2, shut), (0, 0, 16, shut)]
+    wanted = [(0, 0, [opened]), (0, 5, [shut]), (0, 10, [shut]), (0, 15, [shut])]
+    assert closed(grid, readings(*spoken)) == wanted
+    one_by_one = Grid(GridSpec(step=5000, aggregate=aggregate, max_gap=60_000), 1, 8)
+    assert closed(one_by_one, *(readings(row) for row in spoken)) == wanted

@@ -35,6 +35,7 @@ class Fill(Table):
         """s, k: series and begin of closed steps, sorted by series, each series in order of closing."""
         first = segments.starts(s)
         values, times = cells.result(self.spec.aggregate), np.where(cells.count > 0, cells.time, NEVER)
+        carried = cells.carried(self.spec.aggregate)
         fresh = np.ones(len(s), bool)
         if self.step is not None:
             repeat = self._missing(s, k, first, self.step) + 1
@@ -44,13 +45,13 @@ class Fill(Table):
                 k = k[owner] - (real[owner] - np.arange(len(owner))) * self.step
                 s, fresh = s[owner], np.zeros(len(owner), bool)
                 fresh[real] = True
-                values, times = values[owner], times[owner]
+                values, times, carried = values[owner], times[owner], carried[owner]
                 values[~fresh] = 0.0 if self.spec.aggregate == "count" else np.nan
                 times[~fresh] = NEVER
                 first = segments.starts(s)
         self.last_step[s[segments.ends(first)]] = k[segments.ends(first)]
         if self.step is not None or self.channels > 1:  # else a step exists only with its reading
-            values = self._hold(s, k, first, values, times)
+            values = self._hold(s, k, first, values, times, carried)
         return Steps(s, k, values.astype(np.float32), fresh)
 
     def take_plain(self, s: NDArray[np.int32], time: NDArray[np.int64], value: NDArray[np.float64]) -> Steps:
@@ -74,14 +75,14 @@ class Fill(Table):
 
     def _hold(
         self, s: NDArray[np.int32], k: NDArray[np.int64], first: NDArray[np.bool_], values: NDArray[np.float64],
-        times: NDArray[np.int64],
+        times: NDArray[np.int64], carried: NDArray[np.float64],
     ) -> NDArray[np.float64]:  # fmt: skip
-        """Carries each channel's last value forward and remembers it for the next batch."""
+        """Puts each channel's last value, `carried`, where there is none, and remembers it for the next batch."""
         row = np.arange(len(s))[:, None]
         source = np.maximum.accumulate(np.where(np.isnan(values), -1, row), axis=0)
         inside = source >= segments.start_of(first)[:, None]
         column = np.arange(self.channels)[None, :]
-        value = np.where(inside, values[source, column], self.held[s])
+        value = np.where(inside, carried[source, column], self.held[s])
         time = np.where(inside, times[source, column], self.held_time[s])
         last = segments.ends(first)
         self.held[s[last]], self.held_time[s[last]] = value[last], time[last]

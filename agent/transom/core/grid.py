@@ -46,10 +46,17 @@ class Aligned:
 class Grid(Table):
     """The open steps of all series of one stream.
 
-    open: int64 [S, K], begin of each open step, ascending, then free; value, count, time: [S, K, C], their cells.
+    open: int64 [S, K], begin of each open step, ascending, then free; value, count, time, last: [S, K, C], their cells.
     """
 
-    fills: ClassVar[dict[str, Any]] = {"open": _FREE, "value": 0.0, "count": 0, "time": NEVER, "stale": False}
+    fills: ClassVar[dict[str, Any]] = {
+        "open": _FREE,
+        "value": 0.0,
+        "count": 0,
+        "time": NEVER,
+        "last": 0.0,
+        "stale": False,
+    }
 
     def __init__(self, spec: GridSpec, channels: int, length: int) -> None:
         """channels: C; length: steps in a window, the most that a gap is filled with."""
@@ -64,6 +71,7 @@ class Grid(Table):
         self.value = np.zeros((0, 1, channels), np.float64)
         self.count = np.zeros((0, 1, channels), np.int32)
         self.time = np.zeros((0, 1, channels), np.int64)
+        self.last = np.zeros((0, 1, channels), np.float64)
 
     def resize(self, size: int) -> None:
         super().resize(size)
@@ -212,7 +220,7 @@ class Grid(Table):
         cells = Cells.empty(len(s), self.channels, self.spec.aggregate)
         was, now = group[: len(row)], group[len(row) :]
         cells.value[was], cells.count[was] = self.value[ids[row], slot], self.count[ids[row], slot]
-        cells.time[was] = self.time[ids[row], slot]
+        cells.time[was], cells.last[was] = self.time[ids[row], slot], self.last[ids[row], slot]
         cells.add(now * self.channels + batch.channel[accepted], time, batch.value[accepted], self.spec.aggregate)
         done = k + self.admission.step <= self.admission.closed[s]
         if self.spec.step is None and self.spec.lateness == 0:
@@ -231,13 +239,14 @@ class Grid(Table):
         self.open[ids] = _FREE
         self.open[s, slot] = k
         self.value[s, slot], self.count[s, slot], self.time[s, slot] = cells.value, cells.count, cells.time
+        self.last[s, slot] = cells.last
 
     def _close_all(self, series: NDArray[np.integer]) -> Steps:
         """Closes every open step of these series (ascending ids), and all times up to it."""
         row, slot = np.nonzero(self.open[series] != _FREE)
         s = series[row].astype(np.int32)
         k = self.open[s, slot]
-        cells = Cells(self.value[s, slot], self.count[s, slot], self.time[s, slot])
+        cells = Cells(self.value[s, slot], self.count[s, slot], self.time[s, slot], self.last[s, slot])
         self.open[series] = _FREE
         self.admission.close(series.astype(np.int32))
         return self.filling.fill(s, k, cells)

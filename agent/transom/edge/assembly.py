@@ -16,7 +16,7 @@ from transom.core.pipeline import Pipeline
 from transom.core.stream import StreamSpec
 from transom.core.values import ChannelSpec
 from transom.errors import ModelError, SettingsError, TransomError
-from transom.runtimes import bundle, torchscript
+from transom.runtimes import choice
 from transom.settings import Settings, StreamSettings
 
 log = logging.getLogger(__name__)
@@ -90,22 +90,27 @@ class Assembly(NamedTuple):
     broken: dict[str, TransomError]
 
 
-def load_model(path: Path, sha256: str | None, threads: int) -> Model:
-    """The model in a file. Raises ModelError."""
-    return torchscript.load(path, sha256=sha256, threads=threads)
+Load = Callable[[str, Settings, str | None], Model]  # a model's name, the settings that it belongs to, its digest
 
 
-def build_pipeline(settings: Settings, load: Callable[[Path, str | None, int], Model] = load_model) -> Assembly:
+def load_model(name: str, settings: Settings, sha256: str | None) -> Model:
+    """The model by its name, on the runtime that is wanted. Raises ModelError."""
+    agent = settings.agent
+    return choice.load(name, settings.folder, agent.runtime, sha256=sha256, threads=agent.threads)
+
+
+def build_pipeline(settings: Settings, load: Load = load_model) -> Assembly:
     """Loads each model once and joins it with its streams. A stream that cannot run leaves the others to run; raises
     SettingsError, holding every problem, when none can."""
     broken: dict[str, TransomError] = {}
     streams: list[tuple[StreamSpec, Model]] = []
     models: dict[tuple[Path, str | None], Model] = {}
+    runtime = settings.agent.runtime
     for name, stream in settings.streams.items():
         try:
-            key = bundle.find_model(stream.model, settings.folder), stream.model_sha256
+            key = choice.find(stream.model, settings.folder, runtime), stream.model_sha256
             if key not in models:
-                models[key] = load(*key, settings.agent.threads)
+                models[key] = load(stream.model, settings, key[1])
             streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
         except ModelError as error:
             broken[name] = ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy)

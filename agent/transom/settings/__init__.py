@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from transom.errors import SettingsError, TransomError
 from transom.settings import rules
-from transom.settings.options import AgentSettings, BrokerSettings, Settings, TlsSettings
+from transom.settings.options import AgentSettings, BrokerSettings, HttpSettings, Settings, TlsSettings
 from transom.settings.problems import explain, meant
 from transom.settings.sources import read_layers
 from transom.settings.streams import ChannelSettings, StreamSettings
@@ -21,6 +21,7 @@ __all__ = [
     "AgentSettings",
     "BrokerSettings",
     "ChannelSettings",
+    "HttpSettings",
     "Reading",
     "Settings",
     "StreamSettings",

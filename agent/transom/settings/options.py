@@ -82,6 +82,11 @@ class AgentSettings(Section):
     threads: Whole = Field(
         default=1, ge=1, le=256, description="Threads of the models. One is fastest for small models."
     )
+    runtime: Annotated[Literal["auto", "torchscript", "onnx"], BeforeValidator(rules.lower)] = Field(
+        default="auto",
+        description='What runs the models: "torchscript" (.pt), "onnx" (.onnx; the twin beside a .pt that is named; '
+        'torch is then never loaded), or "auto": the file that is named, a .pt without torch as its twin.',
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(rules.lower)] = Field(
         default="info", description="Least severity that is logged: debug, info, warning or error."
     )
@@ -191,6 +196,19 @@ class HomeAssistantSettings(Section):
     )
 
 
+class HttpSettings(Section):
+    """/metrics for Prometheus, /healthz and /readyz. Off unless a port is set. There is no log-in: only this host
+    reaches it, unless `host` says otherwise."""
+
+    port: Whole | None = Field(
+        default=None, ge=1, le=65535, examples=[9099], description="TCP port. Default: none, nothing listens."
+    )
+    host: Annotated[str, AfterValidator(rules.own_address)] = Field(
+        default="127.0.0.1",
+        description='Address of this host to listen at; "0.0.0.0" or "::" for all of its networks.',
+    )
+
+
 class Settings(BaseSettings):
     """The whole configuration, complete and checked."""
 
@@ -207,6 +225,7 @@ class Settings(BaseSettings):
     agent: AgentSettings = Field(default_factory=AgentSettings)
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
     homeassistant: HomeAssistantSettings = Field(default_factory=HomeAssistantSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
     streams: dict[str, StreamSettings] = Field(default={}, description="What is watched, by name.")
 
     _config: Path | None = PrivateAttr(None)

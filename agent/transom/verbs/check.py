@@ -12,8 +12,8 @@ from transom.core.model import ANY
 from transom.core.topics import CHANNEL, Pattern
 from transom.errors import BrokerError, ModelError, SettingsError, TransomError
 from transom.flags import settings_arguments
-from transom.runtimes.bundle import Bundle, find_model, open_bundle
-from transom.settings import BrokerSettings, Settings, StreamSettings, read
+from transom.runtimes import choice, files
+from transom.settings import BrokerSettings, HttpSettings, Settings, StreamSettings, read
 from transom.settings.quantities import format_budget, format_duration
 
 EXAMPLES = """\
@@ -32,10 +32,11 @@ def run(args: argparse.Namespace) -> int:
     """0, with a summary on stdout. Raises SettingsError with every problem of the settings, models and broker."""
     reading = read(args.config, args.overrides)
     problems = list(reading.problems)
-    bundles: dict[str, Bundle] = {}
+    bundles: dict[str, choice.Opened] = {}
+    runtime = reading.settings.agent.runtime if reading.settings else "auto"
     for name, stream in reading.streams.items():
         try:
-            bundles[name] = check_model(name, stream, reading.folder)
+            bundles[name] = check_model(name, stream, reading.folder, runtime)
         except TransomError as error:
             problems.append(_at_key(error, _place(args.config, name)))
     for name, model in reading.models.items():  # of streams that are wrong otherwise: at least whether it is there
@@ -64,23 +65,22 @@ def _place(config: Path | None, stream: str) -> str:
 def model_file(model: str, folder: Path) -> Path:
     """Where it is. Raises ModelError when there is none, and says how it is made."""
     file = folder / model
-    if ("/" in model or file.suffix == ".pt") and not file.exists():
+    if ("/" in model or file.suffix in (".pt", ".onnx")) and not file.exists():
         raise ModelError(
             "model",
             f"there is no model file {str(file)!r}",
             f"train it: transom train --data RECORDING.csv --task anomaly --family lstm --output {file}",
         )
-    return find_model(model, folder)
+    return files.find_model(model, folder)
 
 
-def check_model(name: str, stream: StreamSettings, folder: Path) -> Bundle:
+def check_model(name: str, stream: StreamSettings, folder: Path, runtime: choice.Runtime = "auto") -> choice.Opened:
     """Loads the stream's model and holds the stream against it. Raises ModelError for the first thing that is wrong."""
-    file = model_file(stream.model, folder)
-    from transom.edge.assembly import stream_spec  # imports torch: seconds on a small box, not for a typo in the file
-    from transom.runtimes import torchscript
+    model_file(stream.model, folder)
+    from transom.edge.assembly import stream_spec
 
-    opened = open_bundle(file, stream.model_sha256)
-    manifest = torchscript.from_bundle(opened).manifest
+    opened = choice.open_model(stream.model, folder, runtime, stream.model_sha256)
+    manifest = choice.from_opened(opened).manifest
     stream_spec(name, stream, manifest)
     one_value = stream.payload in ("number", "json") or stream.value is not None
     if len(manifest.channels) > 1 and one_value and CHANNEL not in Pattern.parse(stream.topic).names:
@@ -100,7 +100,7 @@ def _at_key(error: TransomError, stream: str) -> TransomError:
     return type(error)(place, error.problem, error.remedy)
 
 
-def summary(settings: Settings, bundles: dict[str, Bundle], greeting: str = "") -> Iterator[str]:
+def summary(settings: Settings, bundles: dict[str, choice.Opened], greeting: str = "") -> Iterator[str]:
     """What would run, for a person; no secrets."""
     broker = settings.broker
     yield f"configuration  {settings.config or 'defaults, variables and flags (no file)'}"
@@ -123,7 +123,10 @@ def summary(settings: Settings, bundles: dict[str, Bundle], greeting: str = "") 
             f"score {stream.threshold:g}" if stream.budget is None else f"false alarms {format_budget(stream.budget)}"
         )
         yield f"               windows of {manifest.length} steps, step {length}, {alarm} a series"
-    for note in (*broker_notes(broker), *remote_notes(settings), *stream_notes(settings, bundles)):
+    if settings.http.port is not None:
+        yield f"http           {settings.http.host}:{settings.http.port}: /metrics, /healthz, /readyz"
+    notes = (*broker_notes(broker), *remote_notes(settings), *http_notes(settings.http))
+    for note in (*notes, *stream_notes(settings, bundles)):
         yield f"WARNING        {note}"
     yield "no problems"
 
@@ -146,7 +149,12 @@ def remote_notes(settings: Settings) -> Iterator[str]:
         yield f"agent.remote: anyone whom the broker lets publish may call {calls}; see docs/remote-calls.md"
 
 
-def stream_notes(settings: Settings, bundles: dict[str, Bundle]) -> Iterator[str]:
+def http_notes(http: HttpSettings) -> Iterator[str]:
+    if http.port is not None and not _here(http.host):
+        yield f"http.host: whoever reaches {http.host}:{http.port} can read the metrics; there is no log-in"
+
+
+def stream_notes(settings: Settings, bundles: dict[str, choice.Opened]) -> Iterator[str]:
     for name, stream in settings.streams.items():
         manifest, pattern = bundles[name].manifest, Pattern.parse(stream.topic)
         if any(level in ("+", "#") for level in pattern.levels) and not set(pattern.names) - {CHANNEL}:

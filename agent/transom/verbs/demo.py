@@ -1,4 +1,4 @@
-"""`transom demo`: broker, plant, faults and a live view in one command. Arguments in, 0 if every fault was caught."""
+"""`transom demo`: broker, scene, faults and a live view in one command. Arguments in, 0 if all was told rightly."""
 
 import argparse
 import contextlib
@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -21,27 +21,35 @@ from transom.edge.assembly import build_pipeline
 from transom.edge.broker import EmbeddedBroker
 from transom.edge.service import Agent
 from transom.errors import BrokerError
+from transom.scenes import NAMES, Fault, Scene, scene
 from transom.settings import Settings, load_settings
-from transom.verbs.plant import AFTER, RATE, Fault, Plant, schedule, stamp
-from transom.verbs.view import View, alert_line
+from transom.verbs.verdict import Told, judge
+from transom.verbs.view import alert_line
+from transom.verbs.watch import Watch
 
 EXAMPLES = """\
 transom demo                 until Ctrl-C
-transom demo --seconds 60    with a summary at the end; status 0 if every fault was caught"""
+transom demo --seconds 60    with a summary at the end; status 0 if every fault was caught
+transom demo --scenario list which scenes there are"""
 
-GRACE = 8.0  # seconds after a fault in which a further alert of its series still belongs to it
 STATUS_EVERY = 5.0  # seconds between two lines in a pipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scenario", choices=(*NAMES, "list"), default="plant",
+        help=f"what is simulated: {', '.join(NAMES)} (default: plant); list: tells what each is",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=float, metavar="N", help="end after so many seconds, with a summary")
     parser.add_argument(
         "--port", type=int, default=0, help="of the broker inside, on 127.0.0.1 (default: any that is free)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the simulated plant (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.scenario == "list":
+        return _list(Console())
     if importlib.util.find_spec("amqtt") is None:
         raise BrokerError(
             "transom demo", "amqtt, the broker inside the demo, is not installed",
@@ -52,82 +60,47 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.suppress(ValueError):  # in a test this is no main thread
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+    place = scene(args.scenario)
     with EmbeddedBroker(args.port) as broker, tempfile.TemporaryDirectory() as state:
-        settings = _settings(broker.port, state)
+        settings = scene_settings(place, broker.port, state)
         console.print(
             f"listen in: mosquitto_sub -h 127.0.0.1 -p {broker.port} -t 'transom/#' -v", highlight=False, soft_wrap=True
         )
-        demo = Demo(settings, args.seconds, args.seed, stop)
+        demo = Demo(place, settings, args.seconds, args.seed, stop)
         with _screen(console, demo):
             demo.run()
     return demo.summary(console)
 
 
-def _settings(port: int, state: str) -> Settings:
-    """Three streams with payloads of three kinds, all watched by `universal`."""
-    common = {"model": "universal", "false_alarms": "6/day"}
-    units = {"temperature": "°C", "vibration": "mm/s", "pressure": "bar", "flow": "l/min"}
+def _list(console: Console) -> int:
+    for name in NAMES:
+        console.print(f"{name:10}{scene(name).description}\n{'':10}{scene(name).real}", highlight=False)
+    return 0
+
+
+def scene_settings(place: Scene, port: int, state: str) -> Settings:
+    """The settings of an agent that watches the scene through a broker on this port of 127.0.0.1."""
+    streams: dict[str, dict[str, Any]] = {name: dict(stream) for name, stream in place.streams.items()}
+    if place.pace is not None:  # the sensors' time runs ahead of ours
+        streams = {name: {"max_ahead": "off", **stream} for name, stream in streams.items()}
     return load_settings(None, {
         "agent": {"id": "demo", "state": state},
         "broker": {"host": "127.0.0.1", "port": port, "protocol": "3.1.1", "session": 0},
-        "streams": {
-            "pumps": {"topic": "plant/{site}/{device}/{channel}", "no_data": True, "max_gap": "2s", **common,
-                      "channels": {name: {"unit": unit} for name, unit in units.items()}},
-            "climate": {"topic": "home/{room}/climate", **common,
-                        "channels": {"temperature": {"unit": "°C"}, "humidity": {"unit": "%"}}},
-            "doors": {"topic": "home/{room}/door", **common,
-                      "channels": {"contact": {"switch": True, "on": ["OPEN"], "off": ["CLOSED"]}}},
-        },
+        "streams": streams,
     })  # fmt: skip
 
 
-@dataclass(slots=True)
-class Told:
-    """An alert and when it was raised, in seconds since the plant started."""
-
-    alert: Alert
-    seconds: float
-
-
-@dataclass(slots=True)
-class Outcome:
-    fault: Fault
-    caught: Told | None = None
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What became of the faults. false: raised alerts that belong to none."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    false: list[Told] = field(default_factory=list)
-
-
-def judge(faults: list[Fault], raised: list[Told]) -> Verdict:
-    """Which fault each raised alert belongs to."""
-    verdict = Verdict([Outcome(f) for f in faults])
-    for told in raised:
-        belongs = False
-        for outcome in verdict.outcomes:
-            fault, alert = outcome.fault, told.alert
-            same = (alert.stream, alert.series) == (fault.kind.stream, fault.kind.series)
-            if same and fault.begin <= told.seconds <= fault.end + GRACE:
-                belongs = True
-                if outcome.caught is None and alert.kind == fault.kind.alert and told.seconds <= fault.end + AFTER:
-                    outcome.caught = told
-        if not belongs:
-            verdict.false.append(told)
-    return verdict
-
-
 class Demo:
-    """The plant, the agent and what has been seen of them."""
+    """The scene, the agent and what has been seen of them."""
 
-    def __init__(self, settings: Settings, seconds: float | None, seed: int, stop: threading.Event) -> None:
-        self.seconds, self.stop, self.seed = seconds, stop, seed
-        channels = [c for s in settings.streams.values() for c in s.channels.items()]
-        self.view = View({name: c.unit for name, c in channels})
+    def __init__(
+        self, place: Scene, settings: Settings, seconds: float | None, seed: int, stop: threading.Event
+    ) -> None:
+        self.scene, self.seconds, self.stop = place, seconds, stop
+        self.simulation = place.start(seed)
         self.agent = Agent(settings, build_pipeline(settings), self._saw)
+        self.watch = Watch(place, self.agent.pipeline, self.simulation)
+        self.view = self.watch.view
         self.faults: list[Fault] = []
         self.raised: list[Told] = []
         self.new: list[Alert] = []
@@ -135,7 +108,7 @@ class Demo:
         self._port = settings.broker.port
 
     def run(self) -> None:
-        feeding = threading.Thread(target=self._feed, name="plant")
+        feeding = threading.Thread(target=self._feed, name="scene")
         feeding.start()
         self.agent.run(self.stop)
         self.stop.set()
@@ -145,7 +118,7 @@ class Demo:
         return time.monotonic() - self._begun
 
     def _saw(self, events: Events, _now: int) -> None:
-        self.view.take(events)
+        self.watch.take(events)
         self.raised += [Told(a, self.elapsed()) for a in events.alerts if a.event == "raise"]
         self.new += events.alerts
         self.view.headline = self._headline()
@@ -161,17 +134,17 @@ class Demo:
         return f"{text}  {'FAULT ' + active[0].kind.name if active else ''}"
 
     def _feed(self) -> None:
-        """Publishes the plant in step with the clock until the end."""
+        """Publishes the scene in step with the clock until the end."""
         client = paho.Client(CallbackAPIVersion.VERSION2)
         client.connect("127.0.0.1", self._port)
         client.loop_start()
         self.agent.ready.wait(20)
-        plant, faults, beat = Plant(self.seed), schedule(self.seconds), 0
+        place, faults, beat = self.scene, self.scene.schedule(self.seconds), 0
         coming = next(faults, None)
-        begun, begun_ms = time.monotonic(), time.time_ns() // 1_000_000
+        begun, begun_ms = time.monotonic(), place.begun(time.time_ns() // 1_000_000)
         self._begun = begun
         while not self.stop.is_set():
-            seconds = beat / RATE
+            seconds = beat / place.rate
             if self.seconds is not None and seconds >= self.seconds:
                 break
             if coming is not None and seconds >= coming.begin and coming not in self.faults:
@@ -179,10 +152,10 @@ class Demo:
             if coming is not None and seconds > coming.end:
                 coming = next(faults, None)
             active = coming if coming is not None and coming.begin <= seconds <= coming.end else None
-            for topic, payload in plant.send(seconds, stamp(begun_ms, beat), active):
+            for topic, payload in self.simulation.send(seconds, place.stamp(begun_ms, beat), active):
                 client.publish(topic, payload, 0)
             beat += 1
-            self.stop.wait(max(0.0, begun + beat / RATE - time.monotonic()))
+            self.stop.wait(max(0.0, begun + beat / place.rate - time.monotonic()))
         self.stop.wait(0.5)  # the last readings are on their way
         self.stop.set()
         client.disconnect()
@@ -190,9 +163,10 @@ class Demo:
 
     def summary(self, console: Console) -> int:
         """Prints what was seen; 0 if every fault that had its time was caught."""
-        done = [f for f in self.faults if self.elapsed() >= f.end + AFTER or f.end + AFTER <= (self.seconds or 0)]
+        done = [f for f in self.faults if self.elapsed() >= f.due or f.due <= (self.seconds or 0)]
+        open_faults = [f for f in self.faults if f not in done]
         verdict = judge(
-            done, [t for t in self.raised if not any(f not in done and f.begin <= t.seconds for f in self.faults)]
+            done, [t for t in self.raised if not any(f.begin <= t.seconds for f in open_faults)], self.scene.grace
         )
         counts = list(self.agent.pipeline.accounts().values())
         p50, p99 = self.agent.latencies.percentiles(50, 99)
@@ -215,11 +189,13 @@ class Demo:
                 markup=False,
                 soft_wrap=True,
             )
-        if not done:
+        for line in self.watch.lines():
+            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        if not done and self.scene.kinds:
             console.print(
                 "  no fault was injected: --seconds 30 or more gives the models time to learn", highlight=False
             )
-        return 0 if len(caught) == len(done) else 1
+        return 0 if len(caught) == len(done) and self.watch.better else 1
 
 
 @contextlib.contextmanager

@@ -1,16 +1,21 @@
 """What the demo shows: a live table of series and the latest alerts, for any width. State in, rich renderables out."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from transom.core.alerts import State
-from transom.core.events import Alert, Events, shown
+from transom.core.events import Alert, Events, Predictions, lasted, shown
 from transom.dialects.plain import rfc3339
+from transom.scenes.scene import METRES
 
+POINTS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
 BLOCKS = "▁▂▃▄▅▆▇█"
 KEPT = 120  # values of a series that are kept for its sparkline
 STYLES = {"learning": "cyan", "normal": "green", "pending": "yellow", "alert": "bold red", "stale": "magenta"}
@@ -25,7 +30,9 @@ class Row:
     series: str
     unit: str
     values: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
-    expected: tuple[float, float, float] | None = None
+    expected: tuple[float, float, float] | None = None  # of now, or of `ahead`
+    ahead: str = ""  # how far from now the forecast is, as in "30 min"
+    kind: str = ""  # what it was recognised as, as in "kettle 97 %"
     score: float = 0.0
     state: str = "learning"
 
@@ -34,7 +41,9 @@ class Row:
 class View:
     """Everything that is on the screen; `take` is called by the run loop, `__rich_console__` by the screen."""
 
-    units: dict[str, str]
+    units: dict[tuple[str, str], str]  # by stream and channel
+    steps: dict[str, int | None] = field(default_factory=dict)  # µs of a stream's grid step, None: a reading
+    earth: frozenset[str] = frozenset()  # streams whose targets are latitude and longitude
     headline: str = "starting"
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     alerts: deque[Alert] = field(default_factory=lambda: deque(maxlen=200))
@@ -42,21 +51,40 @@ class View:
     def take(self, events: Events) -> None:
         for batch in events.predictions:
             for i, series in enumerate(batch.series):
-                key = (batch.stream, series)
-                row = self.rows.get(key)
-                if row is None:
-                    row = self.rows[key] = Row(batch.stream, series, self.units.get(batch.channels[i][0], ""))
-                row.values.append(float(batch.value[i, 0]))
-                if batch.expected is not None and batch.interval is not None:
-                    low, high = batch.interval[i, 0]
-                    row.expected = (float(batch.expected[i, 0]), float(low), float(high))
-                row.score = float(batch.score[i]) if batch.score is not None else 0.0
-                row.state = State(batch.state[i]).name.lower()
+                self._row(batch, i, series)
         for alert in events.alerts:
             self.alerts.appendleft(alert)
             silent = self.rows.get((alert.stream, alert.series))
             if alert.kind == "no-data" and silent is not None:
                 silent.state = "stale" if alert.event == "raise" else silent.state
+
+    def _row(self, batch: Predictions, i: int, series: str) -> None:
+        target = batch.targets[0] if batch.targets else batch.channels[i][0]
+        c = batch.channels[i].index(target) if target in batch.channels[i] else 0
+        onward = batch.stream in self.earth and batch.forecast is not None
+        if onward:  # degrees tell a person nothing: what else the vehicle says of itself is shown
+            c = next((j for j, name in enumerate(batch.channels[i]) if name not in batch.targets), c)
+        row = self.rows.get((batch.stream, series))
+        if row is None:
+            unit = self.units.get((batch.stream, batch.channels[i][c]), "")
+            row = self.rows[batch.stream, series] = Row(batch.stream, series, unit)
+        row.values.append(float(batch.value[i, c]))
+        if batch.expected is not None and batch.interval is not None:
+            low, high = batch.interval[i, c]
+            row.expected = (float(batch.expected[i, c]), float(low), float(high))
+        if batch.forecast is not None and onward:
+            here = batch.value[i, [batch.channels[i].index(t) for t in batch.targets]].astype(np.float64)
+            steps = batch.forecast.shape[1] - 1 + batch.lead
+            row.kind = f"in {ahead(steps, self.steps.get(batch.stream))} {way(here, batch.forecast[i, -1])}"
+        elif batch.forecast is not None:
+            last = batch.forecast[i, -1, 0]
+            row.expected = (float(last[len(last) // 2]), float(last[0]), float(last[-1]))
+            row.ahead = ahead(batch.forecast.shape[1] - 1 + batch.lead, self.steps.get(batch.stream))
+        if batch.probability is not None:
+            best = int(batch.probability[i].argmax())
+            row.kind = f"{batch.classes[best]} {100 * float(batch.probability[i, best]):.0f} %"
+        row.score = float(batch.score[i]) if batch.score is not None else 0.0
+        row.state = State(batch.state[i]).name.lower()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = options.height or console.height
@@ -86,19 +114,30 @@ class View:
         table.add_column("state", no_wrap=True, min_width=8)
         for _, row in rows:
             value = f"{shown(row.values[-1])} {row.unit}".rstrip() if row.values else ""
-            band = ""
+            band = row.kind
             if row.expected is not None:
-                _, low, high = row.expected
-                band = (
-                    f"{shown(row.expected[0])} ({shown(low)} to {shown(high)})"
-                    if wide
-                    else f"{shown(low)} to {shown(high)}"
-                )
+                middle, low, high = map(shown, row.expected)
+                band = f"{middle} ({low} to {high})" if wide else f"{low} to {high}"
+                band = f"in {row.ahead} {band}" if row.ahead else band
             cells = [row.series, sparkline(list(row.values), spark), value, band]
             if wide:
                 cells = [row.stream, *cells, f"{row.score:.2f}"]
             table.add_row(*cells, Text(row.state, style=STYLES[row.state]))
         return table
+
+
+def ahead(steps: int, step: int | None) -> str:
+    """How far a forecast looks, for a person. step: µs, None where a step is a reading."""
+    return lasted(steps * step) if step else f"{steps} readings"
+
+
+def way(here: NDArray[np.float64], there: NDArray[np.floating]) -> str:
+    """How far and whither, as in "48 m NW ± 6 m". here: [2], latitude and longitude; there: [2, Q], its quantiles."""
+    metres = METRES * np.array([1.0, np.cos(np.radians(here[0]))])
+    north, east = (there[:, there.shape[1] // 2] - here) * metres
+    spread = float(np.linalg.norm((there[:, -1] - there[:, 0]) * metres)) / 2
+    point = POINTS[round(float(np.degrees(np.arctan2(east, north))) / 45) % 8]
+    return f"{math.hypot(north, east):.0f} m {point} ± {spread:.0f} m"
 
 
 def sparkline(values: list[float], width: int) -> str:
