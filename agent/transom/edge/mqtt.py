@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import paho.mqtt.client as paho
 from paho.mqtt.reasoncodes import ReasonCode
@@ -45,12 +45,13 @@ class Connection:
     def __init__(
         self, options: BrokerOptions, *, filters: Sequence[str], inbox: Inbox, will: Publication | None = None,
         birth: Callable[[], Iterable[Publication]] = tuple, backoff: float = BACKOFF,
-        subscribed: Subscribed | None = None,
+        subscribed: Subscribed | None = None, stored: Collection[str] = (),
     ) -> None:  # fmt: skip
-        """subscribed: what the broker's session is known to hold, None when nobody knows: then all is asked for."""
+        """subscribed: what the broker's session is known to hold, None when nobody knows: then all is asked for;
+        stored: filters that are asked for once in any case, so that the broker sends what it has stored."""
         self.options, self._inbox, self._will, self._birth = options, inbox, will, birth
         self._receiver = Receiver(inbox)
-        self._subscriptions = Subscriptions(filters, options.qos, subscribed)
+        self._subscriptions = Subscriptions(filters, options.qos, subscribed, stored)
         self.hearing = Hearing()
         self._backoff = backoff
         self._version5 = options.protocol != "3.1.1"

@@ -96,6 +96,19 @@ def health(
     }  # fmt: skip
 
 
+class Rate:
+    """How fast a counter counts."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, int] | None = None
+
+    def of(self, count: int) -> float:
+        """A second, since the last call; 0 at the first, and for a counter that began anew."""
+        now, last = time.monotonic(), self._last
+        self._last = now, count
+        return round(max(0, count - last[1]) / max(now - last[0], 1e-3), 3) if last is not None else 0.0
+
+
 class Overload:
     """Whether more comes than the agent can do. on: as it was told last."""
 

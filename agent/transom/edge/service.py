@@ -17,6 +17,7 @@ from transom.edge import logs, observe, reports
 from transom.edge.assembly import Assembly
 from transom.edge.clock import Clock
 from transom.edge.hearing import Absence
+from transom.edge.homeassistant import Discovery
 from transom.edge.inbox import Drained, Inbox
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper
@@ -60,6 +61,7 @@ class Agent:
         self._turns = Turns(assembly.pipeline, settings.base, self._keeper.rebuild)
         self._outbox = Outbox(a.outbox, a.max_age, self._keeper.waiting)
         self._remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None)
+        self._discovery = Discovery(settings)
         self._connection: Connection | None = None
         self._clock, self._now = Clock(), 0  # ms since 1970, when the latest turn began
         self._absence = Absence()
@@ -67,7 +69,7 @@ class Agent:
         self._noted: list[Any] | None = None  # what was noted last
         self._overload = observe.Overload()
         self._turned = time.monotonic()  # when the latest turn began
-        self._losses = observe.Losses()
+        self._losses, self._rate = observe.Losses(), observe.Rate()
         self._state = ""
         self._started = time.monotonic()
         self._web = Web(settings.http)
@@ -84,6 +86,7 @@ class Agent:
         self._supervisor.say("restoring what was saved")
         try:
             self._restore()
+            self._rate.of(self._received())
             self._watch(self._connect(self._subscriptions()), stop)
         finally:
             self._web.close()
@@ -127,6 +130,7 @@ class Agent:
         self._now, jump = self._clock.look()
         jump += self._gone()
         tick, shed = self._tick(self._now, bool(messages)), self._remote.shed(drained.shed)
+        messages = self._discovery.take(messages)
         segments = self._remote.split(messages)
         for requests, part in segments[:-1]:  # a call acts between the messages before and after it
             self._one(requests, Work(Turn(part, jump=jump, shed=shed)), ahead=False)
@@ -141,6 +145,7 @@ class Agent:
         self._outbox.flush(self._now, self._connection)
         for answer in self._remote.answers():
             self._connection.publish(answer)
+        self._discovery.speak(self.pipeline, self._connection, time.monotonic())
 
     def _one(self, requests: Sequence[Message], work: Work, *, ahead: bool) -> None:
         """A turn, and before its messages what these requests want."""
@@ -253,7 +258,7 @@ class Agent:
         log.info("state restored: %s series", sum(a["series"] for a in self.pipeline.accounts().values()))
 
     def _filters(self) -> list[str]:
-        return [*self.pipeline.filters, *self._remote.filters]
+        return [*self.pipeline.filters, *self._remote.filters, *self._discovery.filters]
 
     def _subscriptions(self) -> dict[str, int] | None:
         """What this broker's session is known to hold."""
@@ -265,6 +270,7 @@ class Agent:
         connection = self._connection = Connection(
             broker_options(self.settings), filters=self._filters(), inbox=self._inbox, subscribed=subscribed,
             will=self._status("offline"), birth=lambda: [self._status(), self._info()],
+            stored=self._discovery.stored,
         )  # fmt: skip
         self._state = self._status_word()
         connection.start()
@@ -283,6 +289,7 @@ class Agent:
         assembly.pipeline.take(Turn(calls=_configured(assembly.pipeline)))
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
+        self._discovery.configure(settings)
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
         self._web.change(settings.http)
         self._noted = None
@@ -345,6 +352,9 @@ class Agent:
         )  # fmt: skip
 
     # --- what it says of itself ---------------------------------------------------------------------------------------
+
+    def _received(self) -> int:
+        return sum(a["received"] for a in self.pipeline.accounts().values())
 
     def _status_word(self) -> str:
         assert self._connection is not None
@@ -410,6 +420,7 @@ class Agent:
                 connection=self._connection.counters() | {"redelivered": keeper.redelivered.count},
                 inbox=len(self._inbox), uptime=time.monotonic() - self._started,
             ),
+            "readings_per_s": self._rate.of(self._received()),
             "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
             "journal": keeper.counts(), "clock_steps": self._clock.steps,
             "calls": dict(self._remote.counts), "drift": drift_body(*self.pipeline.drifting()),

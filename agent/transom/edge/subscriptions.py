@@ -7,7 +7,7 @@ sends a message once for each that it matches.
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import paho.mqtt.client as paho
 from paho.mqtt.reasoncodes import ReasonCode
@@ -26,9 +26,11 @@ DEEPEST = 8  # levels of a topic whose filters are guessed: there are 767 of the
 class Subscriptions:
     """Of one client id at one broker, over its connections."""
 
-    def __init__(self, filters: Sequence[str], qos: int, held: Subscribed | None) -> None:
-        """held: what the session is known to hold, None when nobody knows."""
+    def __init__(self, filters: Sequence[str], qos: int, held: Subscribed | None, stored: Collection[str] = ()) -> None:
+        """held: what the session is known to hold, None when nobody knows; stored: filters of which the stored messages
+        are wanted once, also where the session holds them."""
         self._qos = qos
+        self._stored = set(stored)
         self.held = held
         self.refused: dict[str, str] = {}  # filter: why the broker does not let us have it
         self._pending: dict[int, str] = {}
@@ -53,7 +55,7 @@ class Subscriptions:
 
     def ask(self, client: paho.Client, *, present: bool, version5: bool) -> None:
         """Asks for what the session lacks and gives back what it has too much; all of it, if it is not there."""
-        held = (self.held or {}) if present else {}
+        held = {n: q for n, q in (self.held or {}).items() if n not in self._stored} if present else {}
         self._inherited &= present
         self._pending.clear()
         self._early.clear()
@@ -64,7 +66,10 @@ class Subscriptions:
         for name, qos in self._wanted.items():
             if held.get(name) != qos:
                 if version5:  # stored messages only when the session did not have the filter already
-                    options = SubscribeOptions(qos=qos, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+                    stored = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+                    if name in self._stored:
+                        stored = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+                    options = SubscribeOptions(qos=qos, retainHandling=stored)
                     _, mid = client.subscribe(name, options=options)
                 else:
                     _, mid = client.subscribe(name, qos)
@@ -86,6 +91,7 @@ class Subscriptions:
             log.error("the broker refuses the subscription to %s (%s): check its access rules", name, reasons[0])
         elif self.held is not None:
             self.held = self.held | {name: self._wanted.get(name, self._qos)}
+            self._stored.discard(name)
 
     def leave_strange(self, client: paho.Client, topics: Iterable[bytes]) -> None:
         """Gives back what an earlier configuration subscribed to and nobody remembers.

@@ -184,6 +184,18 @@ class BrokerSettings(Section):
         return self
 
 
+class HomeAssistantSettings(Section):
+    """Devices and entities in Home Assistant, told over the same broker."""
+
+    enabled: bool = Field(
+        default=False,
+        description="true: every series, and the agent itself, is a device in Home Assistant (docs/home-assistant.md).",
+    )
+    prefix: Annotated[str, AfterValidator(rules.plain_topic)] = Field(
+        default="homeassistant", description="Discovery prefix, as set in Home Assistant's MQTT integration."
+    )
+
+
 class HttpSettings(Section):
     """/metrics for Prometheus, /healthz and /readyz. Off unless a port is set. There is no log-in: only this host
     reaches it, unless `host` says otherwise."""
@@ -212,6 +224,7 @@ class Settings(BaseSettings):
 
     agent: AgentSettings = Field(default_factory=AgentSettings)
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    homeassistant: HomeAssistantSettings = Field(default_factory=HomeAssistantSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     streams: dict[str, StreamSettings] = Field(default={}, description="What is watched, by name.")
 

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from transom.settings.options import AgentSettings, BrokerSettings, HttpSettings, TlsSettings
+from transom.settings.options import (
+    AgentSettings,
+    BrokerSettings,
+    HomeAssistantSettings,
+    HttpSettings,
+    TlsSettings,
+)  # fmt: skip
 from transom.settings.streams import ChannelSettings, StreamSettings
 
 HEAD = """\
@@ -32,6 +38,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("agent", AgentSettings),
     ("broker", BrokerSettings),
     ("broker.tls", TlsSettings),
+    ("homeassistant", HomeAssistantSettings),
     ("http", HttpSettings),
     ("streams.pumps", StreamSettings),
     ("streams.pumps.channels.temperature", ChannelSettings),

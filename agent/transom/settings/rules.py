@@ -53,6 +53,15 @@ def topic_level(name: str) -> str:
     return name
 
 
+def plain_topic(name: str) -> str:
+    if not name or any(c in "+#" or not c.isprintable() for c in name) or name.strip("/") != name or len(name) > 128:
+        raise ValueError(
+            f"{shown(name)} is no topic to publish under",
+            "use 1 to 128 characters without + # and control characters, and no / at the ends",
+        )
+    return name
+
+
 def host(name: str) -> str:
     if "://" in name or "@" in name:  # not shown: it may hold a password
         raise ValueError(
