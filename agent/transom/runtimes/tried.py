@@ -1,0 +1,72 @@
+"""The process in which strange models are tried: `python -m transom.runtimes.tried`, started by trial.py.
+
+A line of JSON names a file on standard input; a line of JSON says on standard output how it went. torch is imported once;
+each file is tried in a fork that has given up its rights (confine.py), so that none can touch the next.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from transom.errors import ModelError
+from transom.runtimes import torchscript
+from transom.runtimes.confine import Limits, confine
+
+MOST_SAID = 64 << 10  # bytes that a trial may say
+
+
+def main() -> int:
+    torchscript.import_torch()
+    for line in sys.stdin.buffer:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            _child(json.loads(line), writer)
+        os.close(writer)
+        with open(reader, "rb", closefd=True) as pipe:  # noqa: PTH123
+            said = pipe.read(MOST_SAID)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        answer = json.dumps({"status": status, "said": said.decode("utf-8", "replace")})
+        sys.stdout.write(answer + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _child(request: dict[str, Any], writer: int) -> NoReturn:
+    """Never returns into the loop, whatever happens."""
+    status = 1
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):  # what it says on these would be taken for the answer
+            os.dup2(nothing, standard)
+        os.write(writer, json.dumps(_tried(request)).encode())
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _tried(request: dict[str, Any]) -> dict[str, Any]:
+    path, limits = Path(request["path"]), Limits(*request["limits"])
+    try:
+        held = confine(limits)
+        torchscript.load(path, sha256=request["sha256"], threads=1)  # runs each batch size and holds what it gives
+    except ModelError as error:
+        if "alloc" in error.problem and ("memory" in error.problem or "bad_alloc" in error.problem):
+            return _too_large(path, limits)
+        return {"error": [error.place, error.problem, error.remedy]}
+    except MemoryError:
+        return _too_large(path, limits)
+    except Exception as error:  # noqa: BLE001 whatever it is, the agent must not load this file
+        return {"error": [str(path), f"fails when it is tried ({type(error).__name__}: {error})", "train it again"]}
+    return {"held": held, "seconds": time.process_time()}
+
+
+def _too_large(path: Path, limits: Limits) -> dict[str, Any]:
+    return {"error": [str(path), f"needs more than {limits.memory >> 20:,} MiB of memory", "train a smaller model"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
