@@ -44,7 +44,7 @@ class Agent:
         reload: Reload | None = None,
     ) -> None:  # fmt: skip
         """on_events: told of each batch of events with the present (ms since 1970), in the run loop's thread."""
-        self.settings, self.broken = settings, assembly.broken
+        self.settings, self.broken, self._vouchers = settings, assembly.broken, assembly.vouchers
         self._on_events, self._reload = on_events, reload
         self.base = settings.base
         self.latencies = observe.Latencies()
@@ -266,6 +266,7 @@ class Agent:
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
+        self._vouchers = assembly.vouchers
         self._noted = None
         self._keeper.renew(self.pipeline)
         for name in fresh:
@@ -347,7 +348,8 @@ class Agent:
             self._state = self._status_word()
 
     def _info(self) -> Publication:
-        return reports.info(self.base, self.pipeline, self.broken)
+        unsigned = self.settings.models.allow_unsigned
+        return reports.info(self.base, self.pipeline, self.broken, self._vouchers, allow_unsigned=unsigned)
 
     def _say_health(self) -> None:
         assert self._connection is not None

@@ -56,9 +56,7 @@ def open_bundle(path: Path, sha256: str | None = None) -> Bundle:
     where there is one. Raises ModelError that names what is wrong. torch is not imported.
     """
     place = str(path)
-    data = _read(path)
-    digest = hashlib.sha256(data).hexdigest()
-    _verify_pins(path, digest, sha256)
+    data, digest = read_verified(path, sha256)
     members = archive.unpack(data, place)
     if MANIFEST not in members:
         raise ModelError(place, "a TorchScript file without a manifest", FOREIGN)
@@ -70,6 +68,14 @@ def open_bundle(path: Path, sha256: str | None = None) -> Bundle:
         raise ModelError(place, f"the content has the digest {content[:12]}… and the manifest says {said}…", AGAIN)
     scan.scan(members, place)
     return Bundle(path, manifest, len(data), digest, members)
+
+
+def read_verified(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
+    """The file's bytes and their SHA-256, after the digests that are known of it. sha256 and errors: see open_bundle."""
+    data = _read(path)
+    digest = hashlib.sha256(data).hexdigest()
+    _verify_pins(path, digest, sha256)
+    return data, digest
 
 
 def write_bundle(module: "torch.jit.ScriptModule", manifest: Manifest, path: Path) -> Manifest:
@@ -95,8 +101,8 @@ def write_bundle(module: "torch.jit.ScriptModule", manifest: Manifest, path: Pat
     data = archive.pack(members)
     sidecar = _sidecar(path)
     sidecar.unlink(missing_ok=True)  # first, so that no moment has a new file beside an old digest
-    _write(path, data)
-    _write(sidecar, f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
+    write_whole(path, data)
+    write_whole(sidecar, f"{hashlib.sha256(data).hexdigest()}  {path.name}\n".encode())
     return manifest
 
 
@@ -204,7 +210,7 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Whole or not at all, also when the power fails."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

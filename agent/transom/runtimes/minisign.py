@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from transom.errors import TransomError
 
-PUBLIC = re.compile(r"RW[A-Za-z0-9+/]{54}")  # base64 of "Ed", 8 bytes of key id, 32 bytes of key
+PUBLIC = re.compile(r"RW[Q-T][A-Za-z0-9+/]{53}")  # base64 of "Ed", 8 bytes of key id, 32 bytes of key
 
 _PLAIN, _HASHED, _SCRYPT, _BLAKE = b"Ed", b"ED", b"Sc", b"B2"
 _OPS, _MEMORY = 1 << 22, 128 << 20  # of scrypt for our own keys: N = 2^17, r = 8, p = 1
@@ -96,7 +96,9 @@ def verify(data: bytes, signature: Signature, key: PublicKey, place: str) -> Non
     from cryptography.exceptions import InvalidSignature
 
     if key.id != signature.key_id:
-        raise SignatureError(place, f"was signed with the key {signature.key_name}, not {key.name}", "use the other key")
+        raise SignatureError(
+            place, f"was signed with the key {signature.key_name}, not {key.name}", "use the other key"
+        )
     public = _backend().Ed25519PublicKey.from_public_bytes(key.key)
     try:
         public.verify(signature.signature, hashlib.blake2b(data).digest())
@@ -138,7 +140,9 @@ def read_public(text: str, place: str) -> PublicKey:
     line = stripped if "\n" not in stripped else _lines(text, 2, place, "a public key")[1]
     raw = _decoded(line, 42, place, "a public key") if PUBLIC.fullmatch(line) else b""
     if raw[:2] != _PLAIN:
-        raise SignatureError(place, "is no public key", "it is one line that begins with RW, as transom keygen shows it")
+        raise SignatureError(
+            place, "is no public key", "it is one line that begins with RW, as transom keygen shows it"
+        )
     return PublicKey(raw[2:10], raw[10:])
 
 
@@ -168,7 +172,12 @@ def encrypted(text: str, place: str) -> bool:
 def read_secret(text: str, password: str, place: str) -> SecretKey:
     """Raises SignatureError for another file and for a wrong password. password: "" for a key that has none."""
     raw = _secret_bytes(text, place)
-    salt, ops, memory, body = raw[6:38], int.from_bytes(raw[38:46], "little"), int.from_bytes(raw[46:54], "little"), raw[54:]
+    salt, ops, memory, body = (
+        raw[6:38],
+        int.from_bytes(raw[38:46], "little"),
+        int.from_bytes(raw[46:54], "little"),
+        raw[54:],
+    )
     if raw[2:4] == _SCRYPT:
         if memory > _MOST_MEMORY or ops > 1 << 26:
             raise SignatureError(place, f"asks for {memory:,} bytes of memory to be opened", "make another key")
@@ -224,9 +233,7 @@ def _stretched(password: str, salt: bytes, ops: int, memory: int) -> bytes:
     log2 = next(n for n in range(1, 64) if (1 << n) > most // 2)
     p = 1 if small else max(1, min(ops // 4 >> log2, 0x3FFFFFFF) // r)
     n = 1 << log2
-    return hashlib.scrypt(
-        password.encode(), salt=salt, n=n, r=r, p=p, maxmem=128 * r * (n + p) + (64 << 20), dklen=104
-    )
+    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=128 * r * (n + p) + (64 << 20), dklen=104)
 
 
 def _private(seed: bytes) -> Any:
@@ -238,7 +245,5 @@ def _backend() -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        raise SignatureError(
-            "cryptography", f"cannot be imported ({error})", "pip install cryptography"
-        ) from error
+        raise SignatureError("cryptography", f"cannot be imported ({error})", "pip install cryptography") from error
     return ed25519

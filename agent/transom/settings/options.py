@@ -179,6 +179,22 @@ class BrokerSettings(Section):
         return self
 
 
+class ModelsSettings(Section):
+    """Which model files may run. The shipped ones always may, and a file whose digest stands as a stream's model_sha256."""
+
+    trusted_keys: Annotated[Words, AfterValidator(rules.public_keys)] = Field(
+        default=(),
+        examples=[["RWQ…"]],
+        description="Public keys whose signature beside a model file (FILE.minisig) is enough: the lines that begin with "
+        "RW, as transom keygen shows them. See docs/security.md.",
+    )
+    allow_unsigned: bool = Field(
+        default=False,
+        description="true: model files run for which nobody vouches. Whoever can write such a file, or its folder, then "
+        "decides what the agent computes.",
+    )
+
+
 class Settings(BaseSettings):
     """The whole configuration, complete and checked."""
 
@@ -194,6 +210,7 @@ class Settings(BaseSettings):
 
     agent: AgentSettings = Field(default_factory=AgentSettings)
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    models: ModelsSettings = Field(default_factory=ModelsSettings)
     streams: dict[str, StreamSettings] = Field(default={}, description="What is watched, by name.")
 
     _config: Path | None = PrivateAttr(None)

@@ -5,15 +5,17 @@ A configuration in; a summary, or a SettingsError with all problems, out. Subscr
 
 import argparse
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from transom.core.model import ANY
 from transom.core.topics import CHANNEL, Pattern
+from transom.edge.gate import Gate, notes
 from transom.errors import BrokerError, ModelError, SettingsError, TransomError
 from transom.flags import settings_arguments
 from transom.runtimes.bundle import Bundle, find_model, open_bundle
-from transom.settings import BrokerSettings, Settings, StreamSettings, read
+from transom.runtimes.trust import Voucher
+from transom.settings import BrokerSettings, ModelsSettings, Settings, StreamSettings, read
 from transom.settings.quantities import format_budget, format_duration
 
 EXAMPLES = """\
@@ -33,11 +35,13 @@ def run(args: argparse.Namespace) -> int:
     reading = read(args.config, args.overrides)
     problems = list(reading.problems)
     bundles: dict[str, Bundle] = {}
-    for name, stream in reading.streams.items():
-        try:
-            bundles[name] = check_model(name, stream, reading.folder)
-        except TransomError as error:
-            problems.append(_at_key(error, _place(args.config, name)))
+    vouchers: dict[str, Voucher] = {}
+    with Gate.of(reading.trust or ModelsSettings(allow_unsigned=True)) as gate:
+        for name, stream in reading.streams.items():
+            try:
+                bundles[name], vouchers[name] = check_model(name, stream, reading.folder, gate)
+            except TransomError as error:
+                problems.append(_at_key(error, _place(args.config, name)))
     for name, model in reading.models.items():  # of streams that are wrong otherwise: at least whether it is there
         try:
             model_file(model, reading.folder)
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             problems.append(error)
     if problems or reading.settings is None:
         raise SettingsError(problems)
-    print("\n".join(summary(reading.settings, bundles, greeting)))
+    print("\n".join(summary(reading.settings, bundles, greeting, vouchers)))
     return 0
 
 
@@ -73,13 +77,14 @@ def model_file(model: str, folder: Path) -> Path:
     return find_model(model, folder)
 
 
-def check_model(name: str, stream: StreamSettings, folder: Path) -> Bundle:
-    """Loads the stream's model and holds the stream against it. Raises ModelError for the first thing that is wrong."""
+def check_model(name: str, stream: StreamSettings, folder: Path, gate: Gate) -> tuple[Bundle, Voucher]:
+    """Lets the stream's model through the gate, loads it and holds the stream against it. Raises ModelError for the first thing that is wrong."""
     file = model_file(stream.model, folder)
     from transom.edge.assembly import stream_spec  # imports torch: seconds on a small box, not for a typo in the file
     from transom.runtimes import torchscript
 
-    opened = open_bundle(file, stream.model_sha256)
+    voucher = gate.admit(file, stream.model_sha256)
+    opened = open_bundle(file, voucher.sha256)
     manifest = torchscript.from_bundle(opened).manifest
     stream_spec(name, stream, manifest)
     one_value = stream.payload in ("number", "json") or stream.value is not None
@@ -90,7 +95,7 @@ def check_model(name: str, stream: StreamSettings, folder: Path) -> Bundle:
             f"{len(manifest.channels)} channels",
             'name the level that tells them apart {channel}, or set payload = "object"',
         )
-    return opened
+    return opened, voucher
 
 
 def _at_key(error: TransomError, stream: str) -> TransomError:
@@ -100,7 +105,9 @@ def _at_key(error: TransomError, stream: str) -> TransomError:
     return type(error)(place, error.problem, error.remedy)
 
 
-def summary(settings: Settings, bundles: dict[str, Bundle], greeting: str = "") -> Iterator[str]:
+def summary(
+    settings: Settings, bundles: dict[str, Bundle], greeting: str = "", vouchers: Mapping[str, Voucher] | None = None
+) -> Iterator[str]:
     """What would run, for a person; no secrets."""
     broker = settings.broker
     yield f"configuration  {settings.config or 'defaults, variables and flags (no file)'}"
@@ -119,11 +126,15 @@ def summary(settings: Settings, bundles: dict[str, Bundle], greeting: str = "") 
         yield f"stream         {name}: {Pattern.parse(stream.topic).filter}"
         yield f"               {manifest.label} for {manifest.task}: {channels}"
         yield f"               sha256 {bundles[name].sha256}"
+        if vouchers and name in vouchers:
+            yield f"               {vouchers[name]}"
         alarm = (
             f"score {stream.threshold:g}" if stream.budget is None else f"false alarms {format_budget(stream.budget)}"
         )
         yield f"               windows of {manifest.length} steps, step {length}, {alarm} a series"
-    for note in (*broker_notes(broker), *remote_notes(settings), *stream_notes(settings, bundles)):
+    unsigned = settings.models.allow_unsigned
+    trust = notes(allow_unsigned=unsigned, vouchers=vouchers or {})
+    for note in (*trust, *broker_notes(broker), *remote_notes(settings), *stream_notes(settings, bundles)):
         yield f"WARNING        {note}"
     yield "no problems"
 
