@@ -1,7 +1,7 @@
-"""The gate before the loading of models: settings and files in; who vouches for each, or a ModelError, out.
+"""The gate that a model passes before it is loaded: a file in; who vouches for it, or a ModelError, out.
 
-A file must be vouched for (trust.py), hold nothing but allowed code (bundle.py), and have answered in a process that can
-do no harm (trial.py). The shipped models are part of the program and are not tried.
+A file must be vouched for (trust.py), hold only allowed code (bundle.py), and have answered in a process that can do
+no harm (trial.py). The shipped models are part of the program and are not tried.
 """
 
 import logging
@@ -38,6 +38,11 @@ class Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._trials.close()
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing has been tried yet."""
+        return not self._trials.started
 
     def admit(self, path: Path, sha256: str | None) -> Voucher:
         """The caller must load the file with the voucher's sha256. Raises ModelError."""

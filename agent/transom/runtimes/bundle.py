@@ -71,7 +71,7 @@ def open_bundle(path: Path, sha256: str | None = None) -> Bundle:
 
 
 def read_verified(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
-    """The file's bytes and their SHA-256, after the digests that are known of it. sha256 and errors: see open_bundle."""
+    """The file's bytes and their SHA-256, held against the digests that are known. sha256, errors: see open_bundle."""
     data = _read(path)
     digest = hashlib.sha256(data).hexdigest()
     _verify_pins(path, digest, sha256)

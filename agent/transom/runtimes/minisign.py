@@ -1,4 +1,4 @@
-"""Keys and signatures in minisign's format: a file's bytes and a key in, a signature's text out, and back to who signed.
+"""Keys and signatures in minisign's format: bytes and a key in, a signature's text out, and back.
 
 The signature is Ed25519 over the BLAKE2b-512 digest of the whole file, manifest and calibration included; a second one
 covers the trusted comment (jedisct1.github.io/minisign, "Signature format"). Opens no file.

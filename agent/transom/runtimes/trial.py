@@ -51,6 +51,10 @@ class Trials:
     ) -> None:
         self.close()
 
+    @property
+    def started(self) -> bool:
+        return self._process is not None
+
     def close(self) -> None:
         process, self._process = self._process, None
         if process is None:

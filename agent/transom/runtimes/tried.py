@@ -1,7 +1,7 @@
 """The process in which strange models are tried: `python -m transom.runtimes.tried`, started by trial.py.
 
-A line of JSON names a file on standard input; a line of JSON says on standard output how it went. torch is imported once;
-each file is tried in a fork that has given up its rights (confine.py), so that none can touch the next.
+A line of JSON names a file on standard input; a line of JSON says on standard output how it went. torch is imported
+once; each file is tried in a fork that has given up its rights (confine.py), so that none can touch the next.
 """
 
 import json

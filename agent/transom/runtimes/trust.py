@@ -1,4 +1,4 @@
-"""Who vouches for a model file: its bytes, the signature beside it and the trusted keys in; a Voucher, or a ModelError, out.
+"""Who vouches for a model file: the file, its signature and the trusted keys in; a Voucher, or a ModelError, out.
 
 Only the signer's authority is decided here; what the file holds is bundle.py's and scan.py's. torch is not imported.
 """

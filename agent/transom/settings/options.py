@@ -180,18 +180,17 @@ class BrokerSettings(Section):
 
 
 class ModelsSettings(Section):
-    """Which model files may run. The shipped ones always may, and a file whose digest stands as a stream's model_sha256."""
+    """Which model files may run. The shipped ones may always, and one whose digest is the stream's model_sha256."""
 
     trusted_keys: Annotated[Words, AfterValidator(rules.public_keys)] = Field(
         default=(),
-        examples=[["RWQ…"]],
-        description="Public keys whose signature beside a model file (FILE.minisig) is enough: the lines that begin with "
-        "RW, as transom keygen shows them. See docs/security.md.",
+        description="Public keys whose signature beside a model file (FILE.minisig) is enough, as transom keygen shows "
+        "them: one line each, which begins with RW. See docs/security.md.",
     )
     allow_unsigned: bool = Field(
         default=False,
-        description="true: model files run for which nobody vouches. Whoever can write such a file, or its folder, then "
-        "decides what the agent computes.",
+        description="true: model files run for which nobody vouches. Whoever can write such a file, or its folder, "
+        "then decides what the agent computes.",
     )
 
 

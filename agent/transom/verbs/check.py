@@ -78,7 +78,8 @@ def model_file(model: str, folder: Path) -> Path:
 
 
 def check_model(name: str, stream: StreamSettings, folder: Path, gate: Gate) -> tuple[Bundle, Voucher]:
-    """Lets the stream's model through the gate, loads it and holds the stream against it. Raises ModelError for the first thing that is wrong."""
+    """Lets the stream's model through the gate, loads it and holds the stream against it. Raises ModelError for the
+    first thing that is wrong."""
     file = model_file(stream.model, folder)
     from transom.edge.assembly import stream_spec  # imports torch: seconds on a small box, not for a typo in the file
     from transom.runtimes import torchscript

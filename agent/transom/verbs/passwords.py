@@ -1,4 +1,4 @@
-"""The password of a secret key: from a file, or asked for on the terminal. Never from an argument, which others can read."""
+"""The password of a secret key: from a file, or asked for on the terminal. An argument could be read by others."""
 
 import argparse
 import getpass

@@ -1,4 +1,4 @@
-"""`transom sign`: signs a model file, so that agents that trust the key run it. A model and a key in, MODEL.minisig out."""
+"""`transom sign`: signs a model, so that agents that trust the key run it. Model and key in, MODEL.minisig out."""
 
 import argparse
 import time
