@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("transom_models.cli", "train a model on recordings and write it as one file"),
     "explain": ("transom.verbs.explain", "why a window scored as it did: which channels and steps, and how much"),
     "call": ("transom.verbs.call", "ask a running agent: ping, mute, acknowledge, explain, … (off unless allowed)"),
+    "convert": ("transom_models.converting", "write a model's ONNX twin, which runs without torch"),
     "check": ("transom.verbs.check", "every problem of a configuration and its models, before it runs"),
     "inspect": ("transom.verbs.inspect", "what a model file says of itself, its size and its latency here"),
     "keygen": ("transom.verbs.keygen", "make the pair of keys with which models are signed"),

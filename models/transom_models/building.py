@@ -10,7 +10,7 @@ from torch import nn
 
 from transom.errors import ModelError
 from transom_models import data, periods
-from transom_models.families.rocket import Rocket
+from transom_models.families.tcn import REACH
 from transom_models.tasks import (
     Classifier,
     DailyForecaster,
@@ -22,7 +22,8 @@ from transom_models.tasks import (
     ResidualDetector,
     SwitchDetector,
 )
-from transom_models.tasks.classify import vary
+from transom_models.tasks.classify import RANDOM, vary
+from transom_models.tasks.stepping import SteppedForecaster, SteppedResidualDetector
 from transom_models.tasks.switch import late_start
 from transom_models.training import Plan, Trained, train
 
@@ -38,13 +39,18 @@ def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
     if args.task == "forecast" and args.method == "path":
         return PathForecaster(args.family, args.hidden, mean, scale, args.horizon, by_degrees(found))
     if args.task == "forecast" and found.targets:
-        return Forecaster(args.family, args.hidden, mean, scale, args.horizon, scaling(found.train[1]))
+        aim = scaling(found.train[1])
+        if steps(args, length):
+            return SteppedForecaster(args.family, args.hidden, mean, scale, args.horizon, aim, length)
+        return Forecaster(args.family, args.hidden, mean, scale, args.horizon, aim)
     if args.task == "forecast":
         period = args.period or (periods.period(found.train[0]) if args.family == "cnn" else 1)
         if args.family == "cnn" and period > 1 and length >= 2 * period:
             return PeriodicForecaster(mean, scale, length, args.horizon, period)
         if args.family == "scales" and period > 1 and length > period >= args.horizon:
             return DailyForecaster(mean, scale, length, args.horizon, period)
+        if steps(args, length):
+            return SteppedForecaster(args.family, args.hidden, mean, scale, args.horizon, None, length)
         return Forecaster(args.family, args.hidden, mean, scale, args.horizon)
     if args.task == "classify":
         period = args.period or periods.turns(found.train[0])
@@ -54,6 +60,8 @@ def build(args: argparse.Namespace, found: data.Dataset) -> nn.Module:
     if args.method == "switch":
         return SwitchDetector(args.family, args.hidden, mean, scale)
     if args.method == "residual":
+        if steps(args, length - 1):  # the steps before the one that is judged
+            return SteppedResidualDetector(args.family, args.hidden, mean, scale, length)
         return ResidualDetector(args.family, args.hidden, mean, scale)
     return LevelDetector(args.family, args.hidden, mean, scale, args.length)
 
@@ -66,6 +74,12 @@ def by_degrees(found: data.Dataset) -> bool:
             "give the position first: --channels lat lon speed --target lat lon",
         )  # fmt: skip
     return found.targets in (("lat", "lon"), ("latitude", "longitude"))
+
+
+def steps(args: argparse.Namespace, length: int) -> bool:
+    """Whether a model of this family can go from step to step and give the numbers of `length` steps: its output must
+    depend on no more of them."""
+    return args.incremental is not False and args.family == "tcn" and length >= REACH
 
 
 def by_level(args: argparse.Namespace) -> bool:
@@ -85,7 +99,7 @@ def scaling(windows: NDArray[np.generic]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def learn(module: nn.Module, found: data.Dataset, epochs: int, seed: int) -> Trained:
     """Trains in place; random kernels are solved for instead, on the training and the validation part."""
-    if isinstance(module, Classifier) and isinstance(module.body, Rocket):
+    if isinstance(module, Classifier) and isinstance(module.body, RANDOM):
         begun = time.monotonic()
         parts = found.train, found.validation
         right = module.solve(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))

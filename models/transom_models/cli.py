@@ -13,6 +13,7 @@ from rich.table import Table
 
 from transom.core.model import Manifest
 from transom.errors import ModelError
+from transom.runtimes import choice
 
 EXAMPLES = """\
 transom train --data normal.csv --task anomaly --family lstm --output pump.pt
@@ -26,7 +27,7 @@ transom train --recipe universal --output universal.pt
 transom train --recipe home-appliance --data recordings/ --output appliance.pt"""
 
 # The families, as transom_models.families has them.
-SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket", "bins")
+SHIPPED = ("lstm", "gru", "rnn", "cnn", "tcn", "fcn", "scales", "rocket", "bins", "hydra")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,11 +92,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="of torch; another number, other last digits (default: 1)"
     )
+    parser.add_argument(
+        "--incremental", action=argparse.BooleanOptionalAction,
+        help="go from step to step instead of through whole windows, for the same numbers: tcn in forecast or with "
+        "--method residual, windows of 64 steps or more (default: where that can be done)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--onnx", action=argparse.BooleanOptionalAction, default=True,
+        help="also write the model's twin for ONNX Runtime beside it, MODEL.onnx (default: yes)",
+    )  # fmt: skip
     parser.add_argument("--name", help="the model's name (default: the output file's)")
 
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    choice.need_torch("train")
     if sys.stderr.isatty():
         Console(stderr=True).print("reading")
     from transom_models import making
@@ -113,6 +124,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.output.is_dir():
         raise ModelError(
             "--output", f"{str(args.output)!r} is a folder", f"name a file, such as {args.output}/model.pt"
+        )
+    if args.output.suffix == ".onnx":
+        raise ModelError(
+            "--output", f"{str(args.output)!r} names the twin", f"write {args.output.stem}.pt: the twin comes beside it"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ModelError("--output", f"the folder {str(folder)!r} cannot be written to", "choose another")
@@ -137,6 +152,9 @@ def _report(console: Console, manifest: Manifest, path: Path, seconds: float) ->
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{manifest.label}, {manifest.family}, {manifest.task}")
     table.add_row("file", f"{path} ({path.stat().st_size / 1000:.0f} kB)")
+    twin = path.with_suffix(".onnx")
+    if twin.exists():
+        table.add_row("twin", f"{twin} ({twin.stat().st_size / 1000:.0f} kB) for ONNX Runtime")
     table.add_row("trained", f"{seconds:.0f} s on {manifest.data}")
     step = f"{manifest.step} ms" if manifest.step else "one reading"
     table.add_row("window", f"{manifest.length} steps of {step}, {len(manifest.channels)} channels")

@@ -1,5 +1,6 @@
 """A trained module to a model file: script, calibrate on held-out normal windows, write, and prove the file equal."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from torch import nn
 
 from transom.core.model import CalibrationTable, Manifest
 from transom.errors import ModelError
-from transom.runtimes import bundle, torchscript
+from transom.runtimes import bundle, files, onnx, torchscript
+from transom_models import twin
 
 POINTS = 64  # of the calibration table
 TAIL = 0.02  # share of the largest scores that the tail is fitted to
@@ -44,13 +46,43 @@ def calibrate(scores: NDArray[np.float32]) -> CalibrationTable:
     return CalibrationTable(tuple(values.tolist()), tuple(p.tolist()), max(scale, 1e-6))
 
 
-def export(module: nn.Module, manifest: Manifest, path: Path, windows: NDArray[np.float32]) -> Manifest:
-    """Writes the file and proves that it gives the module's numbers on `windows`, else raises ModelError."""
+def export(
+    module: nn.Module, manifest: Manifest, path: Path, windows: NDArray[np.float32], onnx_too: bool = True
+) -> Manifest:
+    """Writes the file, and with `onnx_too` its twin beside it, and proves that both give the module's numbers on
+    `windows`; else raises ModelError. A model that cannot be written as ONNX is told of, and has no twin."""
     with bundle.quiet():
         scripted = torch.jit.script(module.eval())
     written = bundle.write_bundle(scripted, manifest, path)
     prove_equal(module, path, windows)
+    if manifest.state:
+        prove_steps(path, windows)
+    beside = path.with_suffix(onnx.SUFFIX)
+    files.remove_with_digest(beside)  # it is that of an older model
+    if onnx_too:
+        try:
+            twin.make(path, beside, windows)
+        except ModelError as error:
+            sys.stderr.write(f"transom: no ONNX twin was written: {error}\n")
     return written
+
+
+def prove_steps(path: Path, windows: NDArray[np.float32]) -> float:
+    """The largest difference, relative to each output's size, between `windows` [N, T, C] stepped through and whole."""
+    loaded = torchscript.load(path)
+    state, given = np.repeat(loaded.start[None], len(windows), 0), {}
+    for i in range(windows.shape[1]):
+        given, state = loaded.step(np.ascontiguousarray(windows[:, i]), state)
+    wanted, worst = loaded.infer(windows), 0.0
+    for key, value in given.items():
+        worst = max(worst, float(np.abs(value - wanted[key]).max()) / max(1.0, float(np.abs(wanted[key]).max())))
+    if not worst <= TOLERANCE:
+        raise ModelError(
+            str(path),
+            f"stepped through it gives numbers that differ by {worst:.2g} from the window's",
+            "--no-incremental",
+        )
+    return worst
 
 
 def prove_equal(module: nn.Module, path: Path, windows: NDArray[np.float32]) -> float:

@@ -17,6 +17,7 @@ from transom.errors import ModelError
 from transom_models import data, evaluation, export, material, prescription, recipe, warm
 from transom_models.building import build, by_level, learn
 from transom_models.families import FAMILIES
+from transom_models.families.tcn import REACH
 from transom_models.tasks import (
     QUANTILES,
     DailyForecaster,
@@ -43,7 +44,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     torch.set_num_threads(max(1, args.threads))
     prescribed = recipe.read(args.recipe) if args.recipe is not None else None
     if prescribed is not None and "signals" in prescribed:
-        manifest, trained = recipe.make(prescribed, args.output, args.seed)
+        manifest, trained = recipe.make(prescribed, args.output, args.seed, args.onnx)
         return manifest, trained.seconds
     if prescribed is not None:
         prescription.apply(args, prescribed)
@@ -58,6 +59,12 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     seed = args.seed or 0
     torch.manual_seed(seed)
     module = build(args, found)
+    state = int(getattr(module, "state", 0))
+    if args.incremental and not state:
+        raise ModelError(
+            "--incremental", f"{args.task} with {args.family} and windows of {length} steps needs whole windows",
+            f"--family tcn with --task forecast, or --method residual, and --length {REACH + 1} or more",
+        )  # fmt: skip
     normal, truth = found.calibration
     windows = [torch.from_numpy(part[0]) for part in (found.train, found.validation, found.calibration)]
     untrained = float("inf")
@@ -111,11 +118,11 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         reference=_reference(np.concatenate([p[0][:, -1] for p in (found.train, found.validation, found.calibration)])),
         data=material.told(prescribed["data"], args.data or []) if prescribed else ", ".join(p.name for p in args.data),
         metrics=metrics, torch=torch.__version__.split("+")[0],
-        created=datetime.now(UTC).strftime("%Y-%m-%d"),
+        state=state, created=datetime.now(UTC).strftime("%Y-%m-%d"),
     )  # fmt: skip
     if prescribed is not None:
         manifest = prescription.named(manifest, prescribed)
-    manifest = export.export(module, manifest, args.output, normal[:256])
+    manifest = export.export(module, manifest, args.output, normal[:256], args.onnx)
     return manifest, trained.seconds
 
 

@@ -42,7 +42,9 @@ def cropped(batch: Tensor, random: torch.Generator) -> Tensor:
     return window
 
 
-def make(recipe: dict[str, Any], output: Path, seed: int | None = None) -> tuple[Manifest, Trained]:
+def make(
+    recipe: dict[str, Any], output: Path, seed: int | None = None, onnx_too: bool = True
+) -> tuple[Manifest, Trained]:
     """Trains, calibrates on held-out signals, writes and proves."""
     seed = int(recipe["seed"]) if seed is None else seed
     long = synthetic.signals(recipe["signals"], LENGTH + recipe["longer"], seed)[:, :, None]
@@ -65,4 +67,4 @@ def make(recipe: dict[str, Any], output: Path, seed: int | None = None) -> tuple
         metrics={"quantile_loss": trained.loss, "coverage_of_90_percent": inside},
         torch=torch.__version__.split("+")[0],
     )  # fmt: skip
-    return export.export(module, manifest, output, calibration[:256]), trained
+    return export.export(module, manifest, output, calibration[:256], onnx_too), trained

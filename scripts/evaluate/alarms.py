@@ -1,12 +1,14 @@
 """Alarms raised over alarms budgeted, on data in which nothing happens: simulated, and parts of recordings.
 
 Simulated: normal.py, 60 days of each kind at 5 min steps. NAB: each file until its first labelled window. SKAB: the
-file without anomalies, each channel a series of its own. The model is `universal`, on whose network alarms do not
-depend: it is left out, for speed.
+file without anomalies, each channel a series of its own. The last line is the exact 95 % interval of each sum's ratio
+(Garwood 1936): where few alarms are allowed, one more or less is chance. The model is `universal`, on whose network
+alarms do not depend: it is left out, for speed.
 """
 
 import argparse
 import csv
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,10 +76,27 @@ def raised(part: Part, model: Model, every: int) -> dict[str, int]:
     return found
 
 
+def expected(got: int) -> tuple[float, float]:
+    """The means of the Poisson laws of which `got` or more, and `got` or fewer, come in 2.5 % of cases."""
+
+    def at_most(count: int, mean: float) -> float:
+        return sum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(count + 1))
+
+    def mean(count: int, share: float) -> float:
+        low, high = 1e-9, 2.0 * count + 20.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at_most(count, middle) > share else (low, middle)
+        return low
+
+    return mean(got - 1, 0.975) if got else 0.0, mean(got, 0.025)
+
+
 def table(title: str, part: Part, model: Model, of: int) -> None:
     """of: which part of a series' name is its kind."""
     kinds = list(dict.fromkeys(name.split("/")[of] for name in part))
     counts = {b: raised(part, model, every) for b, every in BUDGETS.items()}
+    between: list[str] = []
     print(f"{title:36}" + "".join(f"{b:>22}" for b in BUDGETS))
     for kind in [*kinds, "all"]:
         own = [n for n in part if kind == "all" or n.split("/")[of] == kind]
@@ -86,7 +105,11 @@ def table(title: str, part: Part, model: Model, of: int) -> None:
             allowed = sum((part[n][0][-1] - part[n][0][0]) / every for n in own)
             got = sum(counts[b][n] for n in own)
             cells.append(f"{got:>6} of {allowed:>6.1f} {got / allowed:>5.2f}")
+            if kind == "all":
+                low, high = expected(got)
+                between.append(f"{low / allowed:.2f} to {high / allowed:.2f}")
         print(f"{kind:36}" + "".join(f"{c:>22}" for c in cells), flush=True)
+    print(f"{'95 % interval of the ratio':36}" + "".join(f"{c:>22}" for c in between), flush=True)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from transom.core.alerts import AlertSpec
 from transom.core.events import by_its_past
@@ -10,7 +12,7 @@ from transom.core.hold import ACCEPT
 from transom.core.model import ANY, Channel, Manifest
 from transom.core.news import Records
 from transom.core.novelty import FIRST, NEIGHBOURS, PLACES, Situations
-from transom.core.own import Own, Told, realised
+from transom.core.own import Own, Told, foreseen, realised
 from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import StreamSpec
 
@@ -135,6 +137,24 @@ def test_p_values_fall_with_surprise_and_stay_within_bounds() -> None:
     assert (p > 0).all()
 
 
+@given(st.lists(st.floats(1e-12, 1.0), min_size=2, max_size=20), st.integers(1, 10**7))
+def test_what_nobody_has_watched_long_enough_for_is_never_rarer_than_it_was_and_keeps_its_order(
+    p: list[float], windows: int
+) -> None:
+    before = np.sort(np.array(p))
+    after = foreseen(before, np.full(len(p), windows))
+    assert (after >= before).all()
+    assert (after <= 1).all()
+    assert (np.diff(after) >= 0).all()
+    np.testing.assert_array_equal(after[before * windows >= 1], before[before * windows >= 1])
+
+
+def test_a_bar_that_lies_beyond_all_windows_so_far_is_as_much_harder_to_reach_as_it_lies_beyond() -> None:
+    bar, windows = 1e-4, np.array([100])
+    needed = bar * (bar * windows[0])
+    assert foreseen(np.array([needed * 0.99]), windows)[0] < bar < foreseen(np.array([needed * 1.01]), windows)[0]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_normal_data_are_told_of_about_as_often_as_p_values_say(seed: int) -> None:
     _, p, _ = p_values(np.random.default_rng(seed).standard_normal(6000))
@@ -220,7 +240,11 @@ def test_a_busy_night_is_told_by_what_is_usual_at_that_hour() -> None:
 class TestHold:
     """Alerts that a series' own past has raised, by a budget of one a month at a value a minute."""
 
-    def told(self, values: np.ndarray, minutes: int = 1, accept: int | None = None) -> list[tuple[str, int]]:
+    def told(
+        self, values: np.ndarray, minutes: int = 1, accept: int | None = None, days: int = 30
+    ) -> list[tuple[str, int]]:  # fmt: skip
+        """days: in which one false alarm is allowed."""
+
         class Band:
             sha256 = ""
             manifest = Manifest(
@@ -231,7 +255,8 @@ class TestHold:
                 score = np.ones(len(windows), np.float32)
                 return {"score": score, "contribution": score[:, None], "expected": np.nan_to_num(windows[:, -1])}
 
-        spec = StreamSpec("s", "plant/{device}", budget=1 / 2_592_000_000, alert=AlertSpec(accept_after=accept))
+        budget = 1 / (86_400_000 * days)
+        spec = StreamSpec("s", "plant/{device}", budget=budget, alert=AlertSpec(accept_after=accept))
         pipeline = Pipeline([(spec, Band())])
         found = []
         for i, value in enumerate(values):
@@ -246,6 +271,11 @@ class TestHold:
         (raised, begun), (cleared, over) = self.told(quiet)
         assert (raised, begun, cleared) == ("raise", 600, "clear")
         assert 684 <= over < 700
+
+    def test_alerts_on_hourly_data_by_a_budget_of_one_a_day_end(self) -> None:
+        """Ten times a bar of 1/24 is what ordinary hours are below: they must be calm all the same."""
+        told = self.told(np.random.default_rng(3).normal(size=24 * 60), minutes=60, days=1)
+        assert [event for event, _ in told].count("clear") >= 10
 
     def test_a_spike_is_over_after_five_windows(self) -> None:
         quiet = np.random.default_rng(1).normal(size=700)

@@ -189,7 +189,7 @@ class TestCases:
         with pytest.raises(RecordingError):
             cases.read_cases(path)
 
-    @pytest.mark.parametrize(("family", "hidden"), [("rocket", "300"), ("cnn", "16")])
+    @pytest.mark.parametrize(("family", "hidden"), [("rocket", "300"), ("hydra", "300"), ("cnn", "16")])
     def test_train_learns_from_cases_and_every_part_holds_every_class(
         self, family: str, hidden: str, tmp_path: Path
     ) -> None:
@@ -208,6 +208,14 @@ class TestCases:
         assert manifest.classes == ("fast", "slow")
         assert manifest.length == 50
         assert manifest.metrics["accuracy"] > 0.85
+
+    def test_a_case_is_left_out_with_all_its_views(self) -> None:
+        """Labels by chance: who leaves out one view of three finds the case again in the other two."""
+        rng = np.random.default_rng(0)
+        windows, labels = rng.standard_normal((40, 60, 1)).astype(np.float32), rng.permutation(np.arange(40) % 2)
+        torch.manual_seed(0)
+        module = Classifier("hydra", 192, torch.zeros(1), torch.ones(1), 2)
+        assert module.solve(windows, labels) < 0.75
 
     def test_readings_that_take_turns_are_folded_apart(self) -> None:
         torch.manual_seed(0)

@@ -204,7 +204,9 @@ def writes_a_file_by_an_operator(place: Place) -> None:
 def runs_while_it_loads(place: Place) -> None:
     members = place.members()
     name = next(n for n in members if b"class LstmAnomaly" in members[n])
-    method = f'  def __setstate__(self: __torch__.X, state: Tensor) -> NoneType:\n    torch.save(state, "{place.mark}")\n'
+    method = (
+        f'  def __setstate__(self: __torch__.X, state: Tensor) -> NoneType:\n    torch.save(state, "{place.mark}")\n'
+    )
     members[name] = members[name].rstrip(b"\n") + b"\n" + method.encode()
     forge(members, place.model)
 
@@ -500,7 +502,10 @@ def test_what_the_scan_might_miss_finds_no_file_no_network_and_no_process(
         torch.jit.save(compiled(RunsWhileLoading()), buffer)
     plain.write_bytes(buffer.getvalue())
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ATTACK, str(mark), str(plain)], capture_output=True, text=True, timeout=100
+        [sys.executable, "-W", "ignore", "-c", ATTACK, str(mark), str(plain)],
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     held, *lines = done.stdout.splitlines()
     if "seccomp" not in held:

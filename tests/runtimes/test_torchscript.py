@@ -133,8 +133,8 @@ class Raises(nn.Module):
     ("module", "sentence"),
     [
         (NoContribution, "gives no 'contribution'; the task anomaly promises score, contribution, expected"),
-        (WrongShape, r"gives 'score' as torch.float32 \[256, 2\]; the task anomaly promises float32 \[B\]"),
-        (WrongType, r"gives 'score' as torch.float64"),
+        (WrongShape, r"gives 'score' as float32 \[256, 2\]; the task anomaly promises float32 \[B\]"),
+        (WrongType, r"gives 'score' as float64"),
         (BareTensor, "gives no 'score'"),
         (WrongChannels, "fails on a batch"),
         (Raises, "fails on a batch .*too many rows"),

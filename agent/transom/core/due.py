@@ -30,12 +30,12 @@ class Due:
 
 
 def infer(waiting: Sequence[Due]) -> list[Outputs]:
-    """What the models make of the windows of each, empty where it has none."""
+    """What the models make of the windows of each, empty where it has none; incremental ones have said so already."""
     groups: dict[int, list[int]] = {}
     for i, due in enumerate(waiting):
-        if len(due.windows):
+        if len(due.windows) and due.windows.outputs is None:
             groups.setdefault(id(due.model), []).append(i)
-    found: list[Outputs] = [{} for _ in waiting]
+    found: list[Outputs] = [due.windows.outputs or {} for due in waiting]
     for rows in groups.values():
         model, values = waiting[rows[0]].model, [waiting[i].windows.values for i in rows]
         outputs = model.infer(values[0] if len(values) == 1 else np.concatenate(values))

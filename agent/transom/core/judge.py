@@ -214,7 +214,8 @@ class Judge:
         if self.threshold is not None:
             return score >= self.threshold, score < CALM_SCORE * self.threshold, score >= 2 * self.threshold
         bar = self.bar(ids)
-        return p <= bar, p >= np.minimum(CALM * bar, 0.5), p <= CRITICAL * bar
+        # Of a bar near 1 the tenfold is exceeded by ordinary windows: calm is half way to it at most.
+        return p <= bar, p >= np.minimum(CALM * bar, np.sqrt(bar)), p <= CRITICAL * bar
 
     def judge_around(self, silence: Silence, windows: Windows, outputs: Outputs) -> Events:
         """`judge`, and the no-data alerts of series that fell silent or came back, each in its place among the windows

@@ -53,6 +53,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     forecast's first: 1, or 0 for a target that is no input and so is unknown at the window's end too.
     content_sha256: digest of the archive's members except the manifest (see runtimes/archive.py); it does not cover
     what stands here, such as the calibration: to pin a model take the digest of the file.
+    twin_of: of an ONNX file, the SHA-256 of the TorchScript file that it was made from; parameters: how many numbers
+    of it were trained, 0 where that is not said. state: how many numbers an incremental model carries for a series
+    from step to step; 0 for a model that sees whole windows.
     """
 
     name: str
@@ -79,6 +82,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     torch: str = ""
     created: str = ""
     content_sha256: str = ""
+    twin_of: str = ""
+    parameters: int = 0
+    state: int = 0
     format: int = 1
 
     @property
@@ -97,12 +103,13 @@ class Windows:
     """Due windows as one batch, ordered by series and time.
 
     series: int32 [B]; end: int64 [B], ms since 1970, the time of the last step; values: float32 [B, T, C],
-    NaN where missing, in raw units.
+    NaN where missing, in raw units; outputs: the model's, where it has stepped through these windows already.
     """
 
     series: NDArray[np.int32]
     end: NDArray[np.int64]
     values: NDArray[np.float32]
+    outputs: "Outputs | None" = None
 
     def __len__(self) -> int:
         return len(self.series)
@@ -159,6 +166,21 @@ class Differentiable(Model, Protocol):
     def gradients(self, values: NDArray[np.float32], target: Target) -> NDArray[np.float32]:
         """values: float32 [B, T, C], NaN where missing -> float32 [B, T, C], d target / d values of each row. Safe in
         any thread, and changes nothing of what `infer` gives."""
+        ...
+
+
+class IncrementalModel(Model, Protocol):
+    """A model that goes from step to step (`manifest.state` > 0) and gives the numbers that it would give for the whole
+    window. The same rows give the same bits in a batch of any size."""
+
+    @property
+    def start(self) -> NDArray[np.float32]:
+        """float32 [manifest.state]: the state of a series of which nothing is known."""
+        ...
+
+    def step(self, values: NDArray[np.float32], state: NDArray[np.float32]) -> tuple[Outputs, NDArray[np.float32]]:
+        """values: float32 [B, C], one step, NaN where missing; state: float32 [B, n] after the step before -> the
+        outputs of the window that ends here, and the state after it, float32 [B, n]."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 For models that take any sensor, and so cannot know what this one is like. A window's surprise is -log of the p-value
 of its novelty by peaks over a threshold; REALISED turns it into how often it really came on simulated normal data, as
-news, because distances to centres that go on learning are not exponentially distributed.
+news, because distances to centres that go on learning are not exponentially distributed. What is rarer than once in all
+windows so far is extrapolated, and counts for half on the scale of logarithms (`foreseen`).
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from transom.core.table import Table
 TAIL, PRIOR = 0.1, 300.0  # of the peaks over a threshold: share of windows above it, windows that the prior counts for
 REALISED = (  # surprise, and -log of the share of windows that were news with so much
     (0.0, 1.5, 2.0, 2.4, 2.8, 3.4, 4.2, 4.5, 5.0, 5.6, 7.0, 11.0),
-    (0.0, 2.3, 3.4, 4.3, 5.0, 5.7, 6.6, 6.9, 7.6, 8.3, 9.06, 9.9),
+    (0.0, 2.7, 3.8, 4.7, 5.4, 6.1, 7.0, 7.3, 8.0, 8.7, 9.46, 10.3),
 )
 BEYOND = 0.2  # slope after the last of them
 HUGE = 1e30  # values beyond count as this
@@ -46,6 +47,14 @@ class Told(NamedTuple):
     level: NDArray[np.float64]
     value: NDArray[np.float64]
     found: Found
+
+
+def foreseen(p_value: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """p_value, windows seen: [n] -> p-value float64 [n], no smaller than before: sqrt(p / windows) below 1 / windows.
+
+    So of a bar with bar x windows < 1 only p <= bar^2 x windows is over: while a series is younger than the time in
+    which one false alarm is allowed, what raises one must be as much rarer as the bar lies beyond all it has shown."""
+    return np.where(p_value * windows < 1.0, np.sqrt(p_value / np.maximum(windows, 1)), p_value)
 
 
 def realised(surprise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,7 +88,8 @@ class Own:
         self.calibration.beat(series, end)
         news, lately = self.records.news(series, surprise, told_again(per_window))
         level = self.situations.level[series]
-        return Told(realised(surprise), news, lately, found.side, v - departure, level, v, found)
+        p_value = foreseen(realised(surprise), self.calibration.windows[series])
+        return Told(p_value, news, lately, found.side, v - departure, level, v, found)
 
     def learn(self, series: NDArray[np.int32], told: Told, normal: NDArray[np.bool_] | None = None) -> None:
         """Takes the windows that `judge` told of as seen. normal: bool [n], False for those that teach nothing of what

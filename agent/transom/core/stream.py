@@ -20,8 +20,8 @@ from transom.core.judge import Judge
 from transom.core.model import Model, Outputs, Windows
 from transom.core.payloads import PayloadSpec
 from transom.core.readings import Fate
+from transom.core.stepping import buffers_for
 from transom.core.topics import Pattern
-from transom.core.windows import Buffers
 
 NO_FATE = np.zeros(0, np.uint8)
 NONE_DUE = Windows(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 0, 0), np.float32))
@@ -65,7 +65,7 @@ class Stream:
             spec.name, Pattern.parse(spec.topic), spec.series, spec.payload, m, spec.max_series, spec.grid.max_ahead
         )  # fmt: skip
         self.grid = Grid(spec.grid, len(m.channels), m.length)
-        self.buffers = Buffers(m.length, len(m.channels), spec.stride, m.min_steps)
+        self.buffers = buffers_for(model, spec.stride)
         interval = float(spec.grid.step * spec.stride) if spec.grid.step else None
         self.judge = Judge(self.intake, m, spec.alert, spec.budget, spec.threshold, interval)
         self.fates = np.zeros(len(Fate), np.int64)

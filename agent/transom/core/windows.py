@@ -86,8 +86,13 @@ class Buffers(Table):
         nth = self.seen[s] + rank + 1
         self.filled[ids] += added
         self.seen[ids] += added
-        due = fresh & (nth >= self.min_steps) & ((nth - self.min_steps) % self.stride == 0)
+        due = self._due(nth, fresh)
         return Windows(s[due], time[due], self._view()[s[due], start[due]])
+
+    def _due(self, nth: NDArray[np.int64], fresh: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """nth: int64 [n], which step of its series each is, from 1."""
+        due: NDArray[np.bool_] = fresh & (nth >= self.min_steps) & ((nth - self.min_steps) % self.stride == 0)
+        return due
 
     def _view(self) -> NDArray[np.float32]:
         """float32 [S, T + 1, T, C]: every window of the buffer, without a copy."""

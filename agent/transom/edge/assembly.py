@@ -18,7 +18,7 @@ from transom.core.stream import StreamSpec
 from transom.core.values import ChannelSpec
 from transom.edge.gate import Gate
 from transom.errors import ModelError, SettingsError, TransomError
-from transom.runtimes import bundle, torchscript
+from transom.runtimes import choice
 from transom.runtimes.trust import Voucher
 from transom.settings import Settings, StreamSettings
 
@@ -94,32 +94,34 @@ class Assembly(NamedTuple):
     vouchers: Mapping[str, Voucher] = MappingProxyType({})
 
 
-def load_model(path: Path, sha256: str | None, threads: int) -> Model:
-    """The model in a file. Raises ModelError."""
-    return torchscript.load(path, sha256=sha256, threads=threads)
+Load = Callable[[str, Settings, str | None], Model]  # a model's name, the settings that it belongs to, its digest
 
 
-def build_pipeline(
-    settings: Settings, load: Callable[[Path, str | None, int], Model] = load_model, *, guarded: bool = True
-) -> Assembly:
+def load_model(name: str, settings: Settings, sha256: str | None) -> Model:
+    """The model by its name, on the runtime that is wanted. Raises ModelError."""
+    agent = settings.agent
+    return choice.load(name, settings.folder, agent.runtime, sha256=sha256, threads=agent.threads)
+
+
+def build_pipeline(settings: Settings, load: Load = load_model, *, guarded: bool = True) -> Assembly:
     """Loads each model once and joins it with its streams. A stream that cannot run leaves the others to run; raises
     SettingsError, holding every problem, when none can.
 
     guarded: models pass the gate first. False only for a person who names the files and runs them as himself.
     """
+    vouchers: dict[str, Voucher] = {}
     broken: dict[str, TransomError] = {}
     streams: list[tuple[StreamSpec, Model]] = []
     models: dict[tuple[Path, str | None], Model] = {}
-    vouchers: dict[str, Voucher] = {}
+    runtime = settings.agent.runtime
     with Gate.of(settings.models) as gate:
         for name, stream in settings.streams.items():
             try:
-                key = bundle.find_model(stream.model, settings.folder), stream.model_sha256
+                key = choice.find(stream.model, settings.folder, runtime), stream.model_sha256
                 if guarded:
                     vouchers[name] = gate.admit(*key)
                 if key not in models:
-                    sha256 = vouchers[name].sha256 if guarded else stream.model_sha256
-                    models[key] = load(key[0], sha256, settings.agent.threads)
+                    models[key] = load(stream.model, settings, vouchers[name].sha256 if guarded else key[1])
                 streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
             except ModelError as error:
                 broken[name] = ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy)

@@ -1,7 +1,7 @@
 """The gate that a model passes before it is loaded: a file in; who vouches for it, or a ModelError, out.
 
-A file must be vouched for (trust.py), hold only allowed code (bundle.py), and have answered in a process that can do
-no harm (trial.py). The shipped models are part of the program and are not tried.
+A file must be vouched for (trust.py), hold only allowed code (bundle.py, onnx.py), and have answered in a process that
+can do no harm (trial.py). The shipped models are part of the program and are not tried.
 """
 
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from transom.runtimes import bundle
+from transom.runtimes import choice
 from transom.runtimes.trial import Trials
 from transom.runtimes.trust import Policy, Voucher, vouch
 from transom.settings import ModelsSettings
@@ -48,7 +48,7 @@ class Gate:
         """The caller must load the file with the voucher's sha256. Raises ModelError."""
         voucher = vouch(path, sha256, self.policy)
         if voucher.kind != "shipped" and voucher.sha256 not in _passed:
-            bundle.open_bundle(path, voucher.sha256)  # most of what is wrong is told here, in milliseconds
+            choice.open_file(path, voucher.sha256)  # most of what is wrong is told here, in milliseconds
             log.info("%s: tried in a process of its own before it is loaded", path)
             passed = self._trials.run(path, voucher.sha256)
             if not {"landlock", "seccomp"} & set(passed.held):

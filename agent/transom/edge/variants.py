@@ -20,7 +20,7 @@ from transom.edge import recordings
 from transom.edge.assembly import build_pipeline, load_model, stream_spec
 from transom.errors import SettingsError, TransomError
 from transom.flags import nearest
-from transom.runtimes import bundle
+from transom.runtimes import choice, files
 from transom.settings import Settings, StreamSettings, read
 
 _NEXT = re.compile(r",\s*(?=[a-z_]+\s*=)")  # a comma that begins another key: "raise_after=2, 3" has none
@@ -62,11 +62,12 @@ class Models:
         self._shared = shared
         self._loaded: dict[tuple[Path, str | None], Model] = {}
 
-    def __call__(self, path: Path, sha256: str | None, threads: int) -> Model:
-        key = path, sha256
+    def __call__(self, name: str, settings: Settings, sha256: str | None) -> Model:
+        key = choice.find(name, settings.folder, settings.agent.runtime), sha256
         if key not in self._loaded:
-            model = load_model(path, sha256, threads)
-            self._loaded[key] = _Shared(model) if self._shared else model
+            model = load_model(name, settings, sha256)
+            # One that goes from step to step is asked for other steps each time.
+            self._loaded[key] = _Shared(model) if self._shared and not model.manifest.state else model
         model = self._loaded[key]
         if isinstance(model, _Shared):
             model.most += REMEMBERED
@@ -87,8 +88,7 @@ class Variant:
         """Loads what turns of a kind need. Raises ModelError, SettingsError or TransomError."""
         if kind == "table":
             name, stream = _stream_for_tables(self.settings, self._stream)
-            path = bundle.find_model(stream.model, self.settings.folder)
-            model = self._models(path, stream.model_sha256, self.settings.agent.threads)
+            model = self._models(stream.model, self.settings, stream.model_sha256)
             self._table = stream_spec(name, stream, model.manifest), model
         else:
             assembly = build_pipeline(self.settings, self._models, guarded=False)
@@ -166,9 +166,9 @@ def varied(settings: Settings, text: str) -> Settings:
 def with_model(settings: Settings, model: str) -> Settings:
     """The settings with another model for each stream: a shipped one's name, or a file, relative to where we are."""
     file = Path(model).expanduser()
-    found = str(file.absolute()) if file.exists() and model not in bundle.shipped_models() else model
+    found = str(file.absolute()) if file.exists() and model not in files.shipped_models() else model
     if found == model and ("/" in model or file.suffix):
-        bundle.find_model(model, Path())  # says what is missing
+        files.find_model(model, Path())  # says what is missing
     change = {"model": found, "model_sha256": None}
     streams = {name: stream.model_copy(update=change) for name, stream in settings.streams.items()}
     return settings.model_copy(update={"streams": streams})

@@ -11,15 +11,13 @@ import zlib
 from collections.abc import Mapping
 
 from transom.errors import ModelError
+from transom.runtimes.files import AGAIN, FOREIGN
 
 MAX_UNPACKED = 512 << 20  # bytes of all members together
 MAX_RATIO = 200  # a member's size over its packed size; compiled source reaches 30
 MAX_MEMBERS = 20_000
 
 MANIFEST = "extra/manifest.json"
-
-AGAIN = "copy the file again from where it was made, or train it again"
-FOREIGN = "a model file is what `transom train` writes"
 
 _MEMBER = re.compile(
     r"code/__torch__(/\w+)*\.py|data\.pkl|constants\.pkl|data/\d+|constants/\d+|(\.data/)?version|byteorder|\.format_version"

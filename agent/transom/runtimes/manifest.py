@@ -1,4 +1,4 @@
-"""What a manifest must say beyond its types, for a model that can run. A manifest comes in, the first problem goes out.
+"""The manifest's bytes to a manifest that a model can run with: what it must say beyond its types.
 
 Opens nothing.
 """
@@ -6,11 +6,30 @@ Opens nothing.
 import math
 from itertools import pairwise
 
-from transom.core.model import CalibrationTable, Manifest
+import msgspec
+
+from transom.core.model import CalibrationTable, Manifest, decode_manifest
+from transom.errors import ModelError
+from transom.runtimes.files import AGAIN, FOREIGN
 
 FORMATS = (1,)
 MAX_LENGTH = 100_000  # steps of a window; more is a mistake, and the memory of it multiplies by channels and series
 MAX_CHANNELS = 10_000
+MAX_STATE = 1_000_000  # numbers carried for each series
+
+
+def read(data: bytes, place: str) -> Manifest:
+    """The manifest, checked. Raises ModelError."""
+    try:
+        manifest = decode_manifest(data)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"{place}, manifest", str(error), FOREIGN) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"{place}, manifest", f"is not JSON ({error})", AGAIN) from error
+    wrong = problem(manifest)
+    if wrong:
+        raise ModelError(f"{place}, manifest", f"{wrong[0]}: {wrong[1]}", "train the model again with this version")
+    return manifest
 
 
 def problem(manifest: Manifest) -> tuple[str, str] | None:
@@ -18,7 +37,7 @@ def problem(manifest: Manifest) -> tuple[str, str] | None:
     names = [c.name for c in manifest.channels]
     m = manifest
     at_least_one = {"length": m.length, "stride": m.stride, "min_steps": m.min_steps}
-    not_negative = {"learning": m.learning, "horizon": m.horizon, "lead": m.lead}
+    not_negative = {"learning": m.learning, "horizon": m.horizon, "lead": m.lead, "state": m.state}
     if m.format not in FORMATS:
         return "format", f"{m.format} is not known here (known: {', '.join(map(str, FORMATS))})"
     for text, value in (("name", m.name), ("version", m.version), ("family", m.family)):
@@ -32,6 +51,8 @@ def problem(manifest: Manifest) -> tuple[str, str] | None:
             return key, f"{number} must be 0 or more"
     if m.length > MAX_LENGTH:
         return "length", f"{m.length} steps are more than {MAX_LENGTH}"
+    if m.state > MAX_STATE:
+        return "state", f"{m.state} numbers a series are more than {MAX_STATE}"
     if m.min_steps > m.length:
         return "min_steps", f"{m.min_steps} is more than the window's length {m.length}"
     for key, period in (("step", m.step), ("max_gap", m.max_gap)):

@@ -1,7 +1,7 @@
 """The process in which strange models are tried: `python -m transom.runtimes.tried`, started by trial.py.
 
-A line of JSON names a file on standard input; a line of JSON says on standard output how it went. torch is imported
-once; each file is tried in a fork that has given up its rights (confine.py), so that none can touch the next.
+A line of JSON names a file on standard input; a line of JSON says on standard output how it went. What runs models is
+imported once; each file is tried in a fork that has given up its rights (confine.py), so that none can touch the next.
 """
 
 import json
@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from transom.errors import ModelError
-from transom.runtimes import torchscript
+from transom.runtimes import choice, onnx
 from transom.runtimes.confine import Limits, confine
 
 MOST_SAID = 64 << 10  # bytes that a trial may say
 
 
 def main() -> int:
-    torchscript.import_torch()
     for line in sys.stdin.buffer:
+        request = json.loads(line)
+        _import(Path(request["path"]))  # takes seconds, and rights that a trial has not
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            _child(json.loads(line), writer)
+            _child(request, writer)
         os.close(writer)
         with open(reader, "rb", closefd=True) as pipe:  # noqa: PTH123
             said = pipe.read(MOST_SAID)
@@ -52,7 +53,7 @@ def _tried(request: dict[str, Any]) -> dict[str, Any]:
     path, limits = Path(request["path"]), Limits(*request["limits"])
     try:
         held = confine(limits)
-        torchscript.load(path, sha256=request["sha256"], threads=1)  # runs each batch size and holds what it gives
+        _load(path, request["sha256"])
     except ModelError as error:
         if "alloc" in error.problem and ("memory" in error.problem or "bad_alloc" in error.problem):
             return _too_large(path, limits)
@@ -62,6 +63,20 @@ def _tried(request: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 whatever it is, the agent must not load this file
         return {"error": [str(path), f"fails when it is tried ({type(error).__name__}: {error})", "train it again"]}
     return {"held": held, "seconds": time.process_time()}
+
+
+def _import(path: Path) -> None:
+    if path.suffix == onnx.SUFFIX:
+        onnx.import_onnxruntime()
+    else:
+        from transom.runtimes import torchscript
+
+        torchscript.import_torch()
+
+
+def _load(path: Path, sha256: str) -> None:
+    """Verifies, loads, runs each batch size and holds what it gives against what the task promises."""
+    choice.from_opened(choice.open_file(path, sha256))
 
 
 def _too_large(path: Path, limits: Limits) -> dict[str, Any]:

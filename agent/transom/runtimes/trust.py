@@ -1,6 +1,7 @@
 """Who vouches for a model file: the file, its signature and the trusted keys in; a Voucher, or a ModelError, out.
 
-Only the signer's authority is decided here; what the file holds is bundle.py's and scan.py's. torch is not imported.
+Only the signer's authority is decided here; what the file holds is for bundle.py, onnx.py and their scans. torch is not
+imported.
 """
 
 import functools
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from transom.errors import ModelError
-from transom.runtimes import bundle, minisign
+from transom.runtimes import files, minisign
 from transom.runtimes.minisign import PublicKey, Signature, SignatureError
 
 SUFFIX = ".minisig"  # as minisign names them
@@ -51,7 +52,7 @@ def vouch(path: Path, sha256: str | None, policy: Policy) -> Voucher:
     Raises ModelError for a file for which nobody vouches, unless the policy allows that, and, whatever the policy, for
     one that a signature beside it does not fit.
     """
-    data, digest = bundle.read_verified(path, sha256)
+    data, digest = files.read_verified(path, sha256)
     if digest in shipped_digests():
         return Voucher("shipped", digest)
     signature = signature_of(path)
@@ -104,8 +105,8 @@ def signature_path(path: Path) -> Path:
 @functools.cache
 def shipped_digests() -> frozenset[str]:
     """SHA-256 of the models that are installed with Transom, as the package itself lists them."""
-    folders = {file.parent for file in bundle.shipped_models().values()}
-    lists = [folder / bundle.CHECKSUMS for folder in folders]
+    folders = {file.parent for file in files.shipped_models().values()}
+    lists = [folder / files.CHECKSUMS for folder in folders]
     return frozenset(
         line.split()[0].lower() for file in lists if file.exists() for line in file.read_text().splitlines() if line
     )

@@ -82,6 +82,11 @@ class AgentSettings(Section):
     threads: Whole = Field(
         default=1, ge=1, le=256, description="Threads of the models. One is fastest for small models."
     )
+    runtime: Annotated[Literal["auto", "torchscript", "onnx"], BeforeValidator(rules.lower)] = Field(
+        default="auto",
+        description='What runs the models: "torchscript" (.pt), "onnx" (.onnx; the twin beside a .pt that is named; '
+        'torch is then never loaded), or "auto": the file that is named, a .pt without torch as its twin.',
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(rules.lower)] = Field(
         default="info", description="Least severity that is logged: debug, info, warning or error."
     )

@@ -131,13 +131,13 @@ def _foreign_variables() -> list[TransomError]:
 def _rooted(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The tables with file names complete: ~ and $NAME expanded, relative ones starting at the folder.
 
-    A model is a file when it has a slash or ends in .pt; else it is the name of a shipped one.
+    A model is a file when it has a slash or ends in .pt or .onnx; else it is the name of a shipped one.
     """
     result = merged({}, tables)
     streams = tables.get("streams")
     for loc in [*_FILES, *(("streams", name, "model") for name in (streams if isinstance(streams, Mapping) else ()))]:
         raw = _at(tables, loc)
-        if isinstance(raw, str) and raw and (loc[0] != "streams" or "/" in raw or raw.endswith(".pt")):
+        if isinstance(raw, str) and raw and (loc[0] != "streams" or "/" in raw or raw.endswith((".pt", ".onnx"))):
             value: Any = str(folder / os.path.expanduser(os.path.expandvars(raw)))  # noqa: PTH111 pathlib's can fail
             for part in reversed(loc):
                 value = {part: value}

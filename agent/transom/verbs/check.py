@@ -7,13 +7,14 @@ import argparse
 import ipaddress
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from transom.core.model import ANY
 from transom.core.topics import CHANNEL, Pattern
 from transom.edge.gate import Gate, notes
 from transom.errors import BrokerError, ModelError, SettingsError, TransomError
 from transom.flags import settings_arguments
-from transom.runtimes.bundle import Bundle, find_model, open_bundle
+from transom.runtimes import choice, files
 from transom.runtimes.trust import Voucher
 from transom.settings import BrokerSettings, ModelsSettings, Settings, StreamSettings, read
 from transom.settings.quantities import format_budget, format_duration
@@ -34,12 +35,13 @@ def run(args: argparse.Namespace) -> int:
     """0, with a summary on stdout. Raises SettingsError with every problem of the settings, models and broker."""
     reading = read(args.config, args.overrides)
     problems = list(reading.problems)
-    bundles: dict[str, Bundle] = {}
+    bundles: dict[str, choice.Opened] = {}
+    runtime = reading.settings.agent.runtime if reading.settings else "auto"
     vouchers: dict[str, Voucher] = {}
     with Gate.of(reading.trust or ModelsSettings(allow_unsigned=True)) as gate:
         for name, stream in reading.streams.items():
             try:
-                bundles[name], vouchers[name] = check_model(name, stream, reading.folder, gate)
+                bundles[name], vouchers[name] = check_model(name, stream, reading.folder, gate, runtime)
             except TransomError as error:
                 problems.append(_at_key(error, _place(args.config, name)))
     for name, model in reading.models.items():  # of streams that are wrong otherwise: at least whether it is there
@@ -68,25 +70,26 @@ def _place(config: Path | None, stream: str) -> str:
 def model_file(model: str, folder: Path) -> Path:
     """Where it is. Raises ModelError when there is none, and says how it is made."""
     file = folder / model
-    if ("/" in model or file.suffix == ".pt") and not file.exists():
+    if ("/" in model or file.suffix in (".pt", ".onnx")) and not file.exists():
         raise ModelError(
             "model",
             f"there is no model file {str(file)!r}",
             f"train it: transom train --data RECORDING.csv --task anomaly --family lstm --output {file}",
         )
-    return find_model(model, folder)
+    return files.find_model(model, folder)
 
 
-def check_model(name: str, stream: StreamSettings, folder: Path, gate: Gate) -> tuple[Bundle, Voucher]:
+def check_model(
+    name: str, stream: StreamSettings, folder: Path, gate: Gate, runtime: choice.Runtime = "auto"
+) -> tuple[choice.Opened, Voucher]:
     """Lets the stream's model through the gate, loads it and holds the stream against it. Raises ModelError for the
     first thing that is wrong."""
-    file = model_file(stream.model, folder)
-    from transom.edge.assembly import stream_spec  # imports torch: seconds on a small box, not for a typo in the file
-    from transom.runtimes import torchscript
+    model_file(stream.model, folder)
+    from transom.edge.assembly import stream_spec
 
-    voucher = gate.admit(file, stream.model_sha256)
-    opened = open_bundle(file, voucher.sha256)
-    manifest = torchscript.from_bundle(opened).manifest
+    voucher = gate.admit(choice.find(stream.model, folder, runtime), stream.model_sha256)
+    opened = choice.open_model(stream.model, folder, runtime, voucher.sha256)
+    manifest = choice.from_opened(opened).manifest
     stream_spec(name, stream, manifest)
     one_value = stream.payload in ("number", "json") or stream.value is not None
     if len(manifest.channels) > 1 and one_value and CHANNEL not in Pattern.parse(stream.topic).names:
@@ -107,7 +110,10 @@ def _at_key(error: TransomError, stream: str) -> TransomError:
 
 
 def summary(
-    settings: Settings, bundles: dict[str, Bundle], greeting: str = "", vouchers: Mapping[str, Voucher] | None = None
+    settings: Settings,
+    bundles: dict[str, choice.Opened],
+    greeting: str = "",
+    vouchers: Mapping[str, Voucher] = MappingProxyType({}),
 ) -> Iterator[str]:
     """What would run, for a person; no secrets."""
     broker = settings.broker
@@ -127,14 +133,13 @@ def summary(
         yield f"stream         {name}: {Pattern.parse(stream.topic).filter}"
         yield f"               {manifest.label} for {manifest.task}: {channels}"
         yield f"               sha256 {bundles[name].sha256}"
-        if vouchers and name in vouchers:
+        if name in vouchers:
             yield f"               {vouchers[name]}"
         alarm = (
             f"score {stream.threshold:g}" if stream.budget is None else f"false alarms {format_budget(stream.budget)}"
         )
         yield f"               windows of {manifest.length} steps, step {length}, {alarm} a series"
-    unsigned = settings.models.allow_unsigned
-    trust = notes(allow_unsigned=unsigned, vouchers=vouchers or {})
+    trust = notes(allow_unsigned=settings.models.allow_unsigned, vouchers=vouchers)
     for note in (*trust, *broker_notes(broker), *remote_notes(settings), *stream_notes(settings, bundles)):
         yield f"WARNING        {note}"
     yield "no problems"
@@ -158,7 +163,7 @@ def remote_notes(settings: Settings) -> Iterator[str]:
         yield f"agent.remote: anyone whom the broker lets publish may call {calls}; see docs/remote-calls.md"
 
 
-def stream_notes(settings: Settings, bundles: dict[str, Bundle]) -> Iterator[str]:
+def stream_notes(settings: Settings, bundles: dict[str, choice.Opened]) -> Iterator[str]:
     for name, stream in settings.streams.items():
         manifest, pattern = bundles[name].manifest, Pattern.parse(stream.topic)
         if any(level in ("+", "#") for level in pattern.levels) and not set(pattern.names) - {CHANNEL}:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transom.core.model import PROMISED, Channel, Manifest, manifest_as_dict
-from transom.runtimes import bundle, torchscript
+from transom.runtimes import choice, onnx, torchscript
 from transom.settings.quantities import format_duration
 
 EXAMPLES = """\
@@ -33,17 +33,21 @@ MEASURED = 0.3  # seconds for each batch size
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model file, or the name of a shipped model")
+    parser.add_argument(
+        "--runtime", choices=get_args(choice.Runtime), default="auto",
+        help="which of a model's two files, MODEL.pt or MODEL.onnx (default: the one that is named)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the sheet")
 
 
 def run(args: argparse.Namespace) -> int:
     """0. Raises ModelError for a file that the agent would refuse."""
     messages = Console(stderr=True)
-    for finding in torchscript.cpu_findings():
+    opened = choice.open_model(args.model, Path(), args.runtime)
+    for finding in [] if isinstance(opened, onnx.OnnxBundle) else torchscript.cpu_findings():
         messages.print(f"WARNING  {finding}", markup=False, soft_wrap=True)
-    opened = bundle.open_bundle(bundle.find_model(args.model, Path()))
     with messages.status(f"loading and timing {opened.manifest.label}"):  # shown on a terminal only
-        model = torchscript.from_bundle(opened)
+        model = choice.from_opened(opened)
         latency = {size: microseconds(model, size) for size in BATCHES}
     if args.json:
         print(json.dumps(as_dict(model, latency), ensure_ascii=False))
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def microseconds(model: torchscript.TorchScriptModel, size: int) -> float:
+def microseconds(model: choice.Loaded, size: int) -> float:
     """Median time of a window in a batch of this size, µs, on one thread."""
     shape = size, model.manifest.length, len(model.manifest.channels)
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -70,7 +74,7 @@ def microseconds(model: torchscript.TorchScriptModel, size: int) -> float:
     return statistics.median(taken) / size / 1000
 
 
-def as_dict(model: torchscript.TorchScriptModel, latency: dict[int, float]) -> dict[str, Any]:
+def as_dict(model: choice.Loaded, latency: dict[int, float]) -> dict[str, Any]:
     opened = model.bundle
     return {
         "file": str(opened.path), "size": opened.size, "sha256": opened.sha256, "parameters": model.parameters,
@@ -79,19 +83,22 @@ def as_dict(model: torchscript.TorchScriptModel, latency: dict[int, float]) -> d
     }  # fmt: skip
 
 
-def rows(model: torchscript.TorchScriptModel, latency: dict[int, float]) -> Iterator[tuple[str, str]]:
+def rows(model: choice.Loaded, latency: dict[int, float]) -> Iterator[tuple[str, str]]:
     """(label, value) of each line of the sheet; what the manifest leaves open has no line."""
     opened, m = model.bundle, model.manifest
     yield "model", m.label
     yield "file", f"{opened.path}, {opened.size / 1000:,.1f} kB"
+    yield "runtime", "ONNX Runtime" if isinstance(opened, onnx.OnnxBundle) else "TorchScript"
     yield "SHA-256", f"{opened.sha256}\nof the file, as sha256sum, model_sha256 and `transom check` have it"
     yield "content", f"{m.content_sha256}\nSHA-256 of code and weights, without the manifest: the same model again"
     yield "task", f"{m.task}: {', '.join(PROMISED[m.task])}"
-    yield "family", f"{m.family}, {model.parameters:,} parameters"
+    yield "family", f"{m.family}, {model.parameters:,} parameters" if model.parameters else m.family
     yield "channels", channels(m)
     if m.targets:
         yield "targets", named(m.targets)
     yield from _windows(m)
+    if m.state:
+        yield "incremental", f"{m.state:,} numbers a series are carried from step to step"
     if m.classes:
         yield "classes", ", ".join(m.classes)
     if m.calibration:
@@ -101,6 +108,8 @@ def rows(model: torchscript.TorchScriptModel, latency: dict[int, float]) -> Iter
         yield "data", m.data
     if m.metrics:
         yield "metrics", "\n".join(f"{name} {value:.6g}" for name, value in m.metrics.items())
+    if m.twin_of:
+        yield "twin of", f"{m.twin_of}\nSHA-256 of the TorchScript file that it was made from"
     made = [f"torch {m.torch}" if m.torch else "", m.created]
     if any(made):
         yield "made with", ", ".join(filter(None, made))

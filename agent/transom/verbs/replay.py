@@ -17,7 +17,7 @@ from transom.edge.variants import Models, Variant, varied, with_model
 from transom.errors import RecordingError, TransomError
 from transom.flags import merged, nested, settings_arguments
 from transom.plots.drawing import SERIES, draw, period
-from transom.runtimes import bundle
+from transom.runtimes import files
 from transom.settings import Settings, StreamSettings, load_settings
 from transom.verbs import comparison
 from transom.verbs.feeds import Logs, Tables
@@ -140,7 +140,7 @@ def streams_for(kind: str, settings: Settings, args: argparse.Namespace, paths: 
         )
     streams = {}
     for name, table in known.streams.items():  # a file from elsewhere must not say which files of ours are opened
-        foreign = {"model_sha256"} if str(table.get("model")) in bundle.shipped_models() else {"model", "model_sha256"}
+        foreign = {"model_sha256"} if str(table.get("model")) in files.shipped_models() else {"model", "model_sha256"}
         streams[name] = {key: value for key, value in table.items() if key not in foreign}
     return load_settings(args.config, merged({"streams": streams}, nested(args.overrides)))
 

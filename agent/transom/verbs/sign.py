@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from transom.errors import TransomError
-from transom.runtimes import bundle, minisign, trust
+from transom.runtimes import choice, files, minisign, trust
 from transom.runtimes.minisign import SecretKey
 from transom.verbs import passwords
 from transom.verbs.keygen import default_key
@@ -25,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Refuses to sign what an agent would refuse to read: archive, manifest and code are checked first."""
-    opened = [bundle.open_bundle(model) for model in args.model]
+    opened = [choice.open_file(model) for model in args.model]
     key = secret_key(args)
     for each in opened:
-        data, _ = bundle.read_verified(each.path, each.sha256)
+        data, _ = files.read_verified(each.path, each.sha256)
         parts = [
             f"timestamp:{int(time.time())}",
             f"file:{each.path.name}",
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         text = minisign.sign(data, key, " ".join(filter(None, parts)))
         beside = trust.signature_path(each.path)
-        bundle.write_whole(beside, text.encode())
+        files.write_whole(beside, text.encode())
         print(f"{beside}: {each.manifest.label} signed with the key {key.public.name}")
     return 0
 

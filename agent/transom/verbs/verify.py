@@ -11,7 +11,7 @@ from rich.console import Console
 
 from transom.errors import SettingsError, TransomError
 from transom.flags import settings_arguments
-from transom.runtimes import bundle, minisign
+from transom.runtimes import choice, files, minisign
 from transom.runtimes.minisign import PublicKey
 from transom.runtimes.trial import Trials
 from transom.runtimes.trust import Policy, vouch
@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     policy = Policy(tuple(map(public_key, args.key))) if args.key else configured(args)
     with Trials() as trials, Console(stderr=True).status("") as status:  # shown on a terminal only
         for name in args.model:
-            path = bundle.find_model(name, Path())
+            path = files.find_model(name, Path())
             status.update(f"verifying {path.name}")
             voucher = vouch(path, None, policy)
-            manifest = bundle.open_bundle(path, voucher.sha256).manifest
+            manifest = choice.open_file(path, voucher.sha256).manifest
             lines = [f"{path}: {manifest.label} for {manifest.task}, {voucher}"]
             if voucher.comment:
                 lines.append(f"  comment  {''.join(c if c.isprintable() else ' ' for c in voucher.comment)}")

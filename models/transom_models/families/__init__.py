@@ -10,6 +10,7 @@ from transom_models.families.bins import Bins
 from transom_models.families.cnn import Cnn
 from transom_models.families.fcn import Fcn
 from transom_models.families.gru import Gru
+from transom_models.families.hydra import Hydra
 from transom_models.families.lstm import Lstm
 from transom_models.families.rnn import Rnn
 from transom_models.families.rocket import Rocket
@@ -18,5 +19,5 @@ from transom_models.families.tcn import Tcn
 
 FAMILIES: dict[str, type[nn.Module]] = {
     "lstm": Lstm, "gru": Gru, "rnn": Rnn, "cnn": Cnn, "tcn": Tcn, "fcn": Fcn, "scales": Scales, "rocket": Rocket,
-    "bins": Bins,
+    "bins": Bins, "hydra": Hydra,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 KERNEL = 9
 DILATIONS = (1, 2, 4, 8, 16, 32, 64)
+EDGE = 0.1  # an answer so near its bias counts in part, or rounding would decide: another in each runtime
 
 
 class Rocket(nn.Module):
@@ -24,7 +25,7 @@ class Rocket(nn.Module):
         keep = (torch.rand(kernels, values, 1) < 0.5).float()
         keep[torch.arange(kernels), torch.randint(0, values, (kernels,))] = 1.0
         weights = (weights - weights.mean(2, keepdim=True)) * keep
-        self.values = values
+        self.values, self.edge = values, EDGE
         self.register_buffer("weights", weights / weights.flatten(1).norm(dim=1)[:, None, None])
         self.register_buffer("bias", torch.zeros(kernels))
         self.register_buffer("centre", torch.zeros(hidden))
@@ -42,14 +43,14 @@ class Rocket(nn.Module):
         return found
 
     def pooled(self, x: Tensor) -> Tensor:
-        found: list[Tensor] = []
-        begin = 0
-        for y in self.answers(x):
-            bias = self.bias[begin : begin + y.shape[1]]
-            begin += y.shape[1]
-            over = y - bias[None, :, None]
-            found += [y.amax(2), torch.relu(over).mean(2), (over > 0).to(y.dtype).mean(2)]
-        return torch.cat(found, 1)[:, : self.hidden]
+        y = torch.cat(self.answers(x), 1)  # [B, kernels, T]
+        over = y - self.bias[None, :, None]
+        share = (over / self.edge + 0.5).clamp(0.0, 1.0)
+        return torch.cat([y.amax(2), torch.relu(over).mean(2), share.mean(2)], 1)[:, : self.hidden]
+
+    def views(self, x: Tensor) -> Tensor:
+        """[B, T, F] -> [B, 1, D]: what the layer on top learns from."""
+        return self.forward(x)[:, None]
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, F]
         return (self.pooled(x) - self.centre) / self.spread  # [B, D]

@@ -7,17 +7,30 @@ for Sequence Modeling, 2018.
 import torch
 from torch import Tensor, nn
 
-LAYERS = 5  # with kernel 3: 63 steps
+LAYERS = 5
+REACH = 1 + sum(2 * 2**i for i in range(LAYERS))  # steps that the last output depends on, with kernel 3: 63
 
 
 class Layer(nn.Module):
     def __init__(self, hidden: int, dilation: int) -> None:
         super().__init__()
+        self.hidden, self.past = hidden, 2 * dilation  # steps that it remembers
         self.pad = nn.ConstantPad1d((2 * dilation, 0), 0.0)  # only the past is seen
         self.conv = nn.Conv1d(hidden, hidden, 3, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, D, T]
         return x + torch.relu(self.conv(self.pad(x)))  # [B, D, T]
+
+    def step(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """x: [B, D]; past: [B, 2 dilation D], oldest first -> the output [B, D], and the past with x.
+
+        As a matrix and not a convolution: that of a single step gives a row other bits at another place of the batch.
+        """
+        seen = torch.cat([past, x], 1)
+        half = self.hidden * self.past // 2
+        taps = torch.cat([seen[:, : self.hidden], seen[:, half : half + self.hidden], x], 1)
+        weight = self.conv.weight.transpose(1, 2).flatten(1)  # [D, 3 D]
+        return x + torch.relu(torch.nn.functional.linear(taps, weight, self.conv.bias)), seen[:, self.hidden :]
 
 
 class Tcn(nn.Module):
@@ -25,7 +38,21 @@ class Tcn(nn.Module):
         super().__init__()
         self.enter = nn.Conv1d(inputs, hidden, 1)
         self.layers = nn.Sequential(*[Layer(hidden, 2**i) for i in range(LAYERS)])
+        self.hidden = hidden
+        self.carried = hidden * (REACH - 1)  # numbers of a state
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, F]
         y = self.layers(self.enter(x.transpose(1, 2)))  # [B, D, T]
         return y[:, :, -1]  # [B, D]
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x: [B, F]; state: [B, carried] -> what `forward` gives for all steps so far, [B, D], and the state after."""
+        y = torch.nn.functional.linear(x, self.enter.weight[:, :, 0], self.enter.bias)
+        kept: list[Tensor] = []
+        begin = 0
+        for layer in self.layers:
+            size = self.hidden * layer.past
+            y, after = layer.step(y, state[:, begin : begin + size])
+            kept.append(after)
+            begin += size
+        return y, torch.cat(kept, 1)

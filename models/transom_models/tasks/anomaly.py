@@ -29,14 +29,17 @@ class ResidualDetector(nn.Module):
         raw = self.head(self.body(features(z, known))).view(-1, self.channels, 3)
         return ordered(raw) + last_known(z, known)[:, :, None]  # [B, C, 3]
 
-    def residual(self, window: Tensor, predicted: Tensor) -> Tensor:  # predicted: as `scaled` gives it
-        z, known = self.scaling(window[:, -1:])
-        return (z[:, 0] - predicted[:, :, 1]) * known[:, 0]  # [B, C], 0 where missing
+    def residual(self, last: Tensor, predicted: Tensor) -> Tensor:
+        """last: [B, C], the window's last step; predicted: as `scaled` gives it -> [B, C], 0 where missing."""
+        z, known = self.scaling(last)
+        return (z - predicted[:, :, 1]) * known
 
     def forward(self, window: Tensor) -> dict[str, Tensor]:
-        predicted = self.scaled(window)
+        return self.judged(window[:, -1], self.scaled(window))
+
+    def judged(self, last: Tensor, predicted: Tensor) -> dict[str, Tensor]:
         raw = predicted * self.scaling.scale[:, None] + self.scaling.mean[:, None]
-        contribution = ((self.residual(window, predicted) / self.usual).clamp(-1e9, 1e9) ** 2) / self.channels
+        contribution = ((self.residual(last, predicted) / self.usual).clamp(-1e9, 1e9) ** 2) / self.channels
         interval = torch.stack([raw[:, :, 0], raw[:, :, 2]], 2)
         return {
             "score": contribution.sum(1),
@@ -51,7 +54,7 @@ class ResidualDetector(nn.Module):
 
     def fit_scales(self, windows: Tensor) -> None:
         """windows: [N, T, C] of normal running: the usual size of each channel's residual."""
-        self.usual = (self.residual(windows, self.scaled(windows)) ** 2).mean(0).sqrt().clamp(min=1e-3)
+        self.usual = (self.residual(windows[:, -1], self.scaled(windows)) ** 2).mean(0).sqrt().clamp(min=1e-3)
 
 
 class ReconstructionDetector(nn.Module):

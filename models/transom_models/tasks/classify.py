@@ -6,10 +6,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transom_models.families import FAMILIES
+from transom_models.families.hydra import Hydra
 from transom_models.families.rocket import Rocket
 from transom_models.tasks.common import Scaling
 
 SMOOTHING = 0.1  # of the labels (Szegedy et al. 2016)
+RANDOM = (Rocket, Hydra)  # families whose kernels are never trained
 PENALTIES = np.logspace(-3, 4, 15)  # of the ridge
 
 
@@ -26,7 +28,7 @@ class Classifier(nn.Module):
         self.scaling, self.period = Scaling(mean, scale), period
         self.floor = 1 / 256  # of a window's range: what lies lower is its bottom
         self.body = FAMILIES[family](4 * len(mean) * period, hidden)
-        self.drop = nn.Dropout(0.0 if family == "rocket" else 0.2)
+        self.drop = nn.Dropout(0.0 if isinstance(self.body, RANDOM) else 0.2)
         self.head = nn.Linear(hidden, classes)
         self.register_buffer("sharpness", torch.ones(()))
 
@@ -58,26 +60,31 @@ class Classifier(nn.Module):
     def solve(self, windows: NDArray[np.float32], target: NDArray[np.integer]) -> float:
         """For random kernels: fits the head in closed form and returns the share that leaving one out would get right.
 
-        Ridge regression on one column a class, the penalty with the smallest leave-one-out error (Allen 1974); the
-        sharpness of the probabilities is the one with the smallest leave-one-out cross entropy.
+        Ridge regression on one column a class, the penalty with the smallest leave-one-out error (Allen 1974), where
+        all views of a window are left out together; the sharpness of the probabilities is the one with the smallest
+        leave-one-out cross entropy.
         """
-        assert isinstance(self.body, Rocket)
+        assert isinstance(self.body, RANDOM)
         x = torch.cat([self.seen(torch.from_numpy(windows[i : i + 64])) for i in range(0, len(windows), 64)])
         self.body.prepare(x)
-        f = torch.cat([self.body(part) for part in x.split(64)]).numpy().astype(np.float64)
+        views = torch.cat([self.body.views(part) for part in x.split(64)]).numpy().astype(np.float64)  # [N, V, D]
+        cases, seen = views.shape[:2]
+        f, of_view = views.reshape(cases * seen, -1), np.repeat(target, seen)
         classes = self.head.out_features
-        y = np.where(np.arange(classes)[None] == target[:, None], 1.0, -1.0)
+        y = np.where(np.arange(classes)[None] == of_view[:, None], 1.0, -1.0)
         middle = y.mean(0)
         values, vectors = np.linalg.eigh(f @ f.T)
         best = (np.inf, y, y)
         for penalty in PENALTIES:
             inverse = (vectors / (np.maximum(values, 0) + penalty * len(f))) @ vectors.T
             dual = inverse @ (y - middle)
-            error = dual / np.diag(inverse)[:, None]
+            blocks = inverse.reshape(cases, seen, cases, seen)[np.arange(cases), :, np.arange(cases)]
+            error = np.linalg.solve(blocks, dual.reshape(cases, seen, -1)).reshape(len(f), -1)
             best = min(best, (float((error**2).mean()), dual, y - error), key=lambda b: b[0])
         _, dual, left_out = best
         self.head.weight.copy_(torch.from_numpy((f.T @ dual).T))
         self.head.bias.copy_(torch.from_numpy(middle))
+        left_out = left_out.reshape(cases, seen, -1).mean(1)
         guesses, truth = torch.from_numpy(left_out), torch.from_numpy(np.asarray(target, np.int64))
         losses = [float(nn.functional.cross_entropy(guesses * s, truth)) for s in SHARPNESS]
         self.sharpness = torch.tensor(float(SHARPNESS[int(np.argmin(losses))]))

@@ -37,6 +37,13 @@ def ordered(raw: Tensor) -> Tensor:
     return torch.cat([centre - down, centre, centre + up], -1)
 
 
+def rising(x: Tensor) -> Tensor:
+    """[..., Q] -> the largest so far: `cummax`, which ONNX lacks, for up to 8 numbers."""
+    for shift in (1, 2, 4):
+        x = torch.maximum(x, torch.cat([x[..., :shift], x[..., :-shift]], -1))
+    return x
+
+
 def pinball(predicted: Tensor, target: Tensor, known: Tensor, levels: Tensor) -> Tensor:
     """Quantile loss (Koenker & Bassett 1978): predicted [..., Q], target and known [...] -> scalar."""
     error = target.unsqueeze(-1) - predicted

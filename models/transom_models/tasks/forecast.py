@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transom_models.families import FAMILIES
-from transom_models.tasks.common import QUANTILES, Scaling, features, last_known, ordered, pinball
+from transom_models.tasks.common import QUANTILES, Scaling, features, last_known, ordered, pinball, rising
 
 MIDDLE = len(QUANTILES) // 2
 
@@ -44,11 +44,14 @@ class Forecaster(nn.Module):
         return raw
 
     def forward(self, window: Tensor) -> dict[str, Tensor]:
-        q, target, middle = self.scaled(window), self.target, self.levels.shape[0] // 2
+        return self.stretched(self.scaled(window))
+
+    def stretched(self, q: Tensor) -> dict[str, Tensor]:
+        target, middle = self.target, self.levels.shape[0] // 2
         point = q[..., middle : middle + 1]
         away = (q - point) * self.stretch
-        up = torch.cummax(away[..., middle:], -1)[0]  # stretched one by one, they must still not cross
-        down = torch.cummax(-away[..., :middle].flip(-1), -1)[0].flip(-1)
+        up = rising(away[..., middle:])  # stretched one by one, they must still not cross
+        down = rising(-away[..., :middle].flip(-1)).flip(-1)
         forecast = torch.cat([point - down, point + up], -1)
         return {"forecast": forecast * target.scale[None, None, :, None] + target.mean[None, None, :, None]}
 
