@@ -419,11 +419,11 @@ TRIED: dict[type[nn.Module], str] = {
     Endless: "did not load and answer within 2 s",
     Huge: "needs more than 512 MiB of memory",
     Hoards: "needs more than 512 MiB of memory",
-    WrongShape: r"gives 'score' as torch\.float32 \[\d+, 1\]",
-    WrongType: r"gives 'score' as torch\.float64",
+    WrongShape: r"gives 'score' as float32 \[\d+, 1\]",
+    WrongType: r"gives 'score' as float64",
     Silent: "gives no 'contribution'",
     Raises: "fails on a batch",
-    OneRowOnly: r"gives 'score' as torch\.float32 \[1\]",
+    OneRowOnly: r"gives 'score' as float32 \[1\]",
 }
 
 
