@@ -4,12 +4,14 @@ bounded. Limits in, the names of what the kernel enforces out. For Linux; elsewh
 Numbers of system calls are those of the kernel's tables for x86-64 and aarch64; see seccomp(2), landlock(7).
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
 import resource
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,24 @@ class Limits(NamedTuple):
 
     seconds: int = 60
     memory: int = 1 << 30
+
+    @classmethod
+    def here(cls) -> "Limits":
+        """At most half of the memory that is free, or that the service may take; 256 MiB wherever that is less."""
+        return cls(memory=max(_LEAST, min([1 << 30, *(free // 2 for free in _free())])))
+
+
+_LEAST = 256 << 20
+
+
+def _free() -> Iterator[int]:
+    """Bytes, as far as the system tells: of the machine, and of the control group (version 2) that this runs in."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        yield from (int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
+        yield int((Path("/sys/fs/cgroup") / group / "memory.max").read_text())  # "max" is no number
 
 
 def confine(limits: Limits) -> list[str]:

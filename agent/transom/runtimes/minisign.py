@@ -105,7 +105,7 @@ def verify(data: bytes, signature: Signature, key: PublicKey, place: str) -> Non
     except InvalidSignature as error:
         raise SignatureError(
             place, f"the signature of the key {key.name} is not of this file: one of them was changed or damaged",
-            "copy both again from where they were made",
+            "copy both again from where they were made, or sign it again: transom sign",
         ) from error  # fmt: skip
     try:
         public.verify(signature.whole, signature.signature + signature.comment.encode())

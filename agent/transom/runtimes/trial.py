@@ -40,7 +40,7 @@ class Trials:
     """`with Trials() as trials: trials.run(path, sha256)`. One child tries any number of files, one after another."""
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or Limits.here()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ A line of JSON names a file on standard input; a line of JSON says on standard o
 imported once; each file is tried in a fork that has given up its rights (confine.py), so that none can touch the next.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -19,6 +20,8 @@ MOST_SAID = 64 << 10  # bytes that a trial may say
 
 
 def main() -> int:
+    with contextlib.suppress(OSError):  # a service may be forbidden even that
+        os.nice(5)  # at a reload the agent goes on beside it
     for line in sys.stdin.buffer:
         request = json.loads(line)
         _import(Path(request["path"]))  # takes seconds, and rights that a trial has not
@@ -40,6 +43,8 @@ def _child(request: dict[str, Any], writer: int) -> NoReturn:
     """Never returns into the loop, whatever happens."""
     status = 1
     try:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")  # where memory ends, this process ends, not the agent
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):  # what it says on these would be taken for the answer
             os.dup2(nothing, standard)
