@@ -35,6 +35,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "call": ("transom.verbs.call", "ask a running agent: ping, mute, acknowledge, explain, … (off unless allowed)"),
     "convert": ("transom_models.converting", "write a model's ONNX twin, which runs without torch"),
     "check": ("transom.verbs.check", "every problem of a configuration and its models, before it runs"),
+    "doctor": ("transom.verbs.doctor", "what would go wrong on this machine and with this broker, and how to mend it"),
+    "service": ("transom.verbs.service", "the agent as a hardened systemd service: show, install, uninstall"),
     "inspect": ("transom.verbs.inspect", "what a model file says of itself, its size and its latency here"),
     "keygen": ("transom.verbs.keygen", "make the pair of keys with which models are signed"),
     "sign": ("transom.verbs.sign", "sign a model file, so that agents that trust the key run it"),

@@ -153,6 +153,15 @@ def test_insecure_options_are_loud(tmp_path):
     assert insecure.count("WARNING") == 1
 
 
+def test_metrics_are_told_of_and_loud_where_others_reach_them():
+    stream = {"streams.x.topic": "p/{d}", "http.port": 9099}
+    assert "http           127.0.0.1:9099: /metrics" in told(stream, {"x": UNIVERSAL})
+    assert "WARNING" not in told(stream | {"http.host": "::1"}, {"x": UNIVERSAL})
+    open_to_all = told(stream | {"http.host": "0.0.0.0"}, {"x": UNIVERSAL})
+    assert "WARNING        http.host: whoever reaches 0.0.0.0:9099 can read the metrics" in open_to_all
+    assert "http" not in told({"streams.x.topic": "p/{d}", "http.host": "0.0.0.0"}, {"x": UNIVERSAL})
+
+
 def test_a_broker_on_this_machine_needs_no_tls():
     for host in ("127.0.0.1", "::1", "localhost"):
         assert "WARNING" not in told({"streams.x.topic": "x", "broker.host": host}, {"x": UNIVERSAL})

@@ -144,9 +144,10 @@ class Stream:
             "invalid_series": counts["series"], "invalid_time": fates[Fate.INVALID],
             "retained": counts["retained"], "unused": counts["unused"],
             "open": self.grid.pending(), "series": self.intake.series_count,
-            "stale": int(self.grid.stale.sum()), "gaps": rhythm["gaps"] + sequences.gaps,
-            "missing": rhythm["missing"] + sequences.missing, **self.judge.counts,
+            "stale": int(self.grid.stale.sum()), "alerting": int(self.judge.alerts.active.sum()),
+            "gaps": rhythm["gaps"] + sequences.gaps, "missing": rhythm["missing"] + sequences.missing,
             "muted": self.judge.attention.muted(), "withheld": self.judge.attention.withheld,
+            **self.judge.counts,
         }  # fmt: skip
 
     def drifting(self, most: int) -> tuple[int, list[DriftReport]]:

@@ -58,6 +58,9 @@ class Connection:
         self._ready, self._closing = threading.Event(), threading.Event()
         self._receiving = True
         self._refusal: str | None = None
+        self.problem = (
+            ""  # why there is no connection, in plain words; empty while there is one, and before the first try
+        )
         self._confirmed: deque[int] = deque()  # packet ids of publications that the broker has, or the socket took
         self._fleeting: set[int] = set()  # packet ids at QoS 0, which the socket has not taken
         self._counts = dict.fromkeys(("published", "dropped", "connects", "resumed", "errors"), 0)
@@ -210,6 +213,7 @@ class Connection:
             if self._ready.is_set():
                 pause = self._backoff
             self._ready.clear()
+            self.problem = problem
             wait = random.uniform(pause / 2, pause)  # jitter, so that a fleet does not return at once
             if not self._closing.is_set():
                 log.warning("%s:%s: %s; trying again", self.options.host, self.options.port, problem)
@@ -282,6 +286,7 @@ class Connection:
             )
             return
         self._counts["connects"] += 1
+        self.problem = ""
         self._receiver.begin()
         self._fleeting.clear()  # what was not written over the last connection never is
         for publication in self._birth():

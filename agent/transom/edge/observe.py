@@ -1,4 +1,4 @@
-"""What the agent says of itself: latencies, health and info as plain dictionaries. Numbers in, nothing is sent."""
+"""What the agent says of itself: latencies, health and info as plain values. Numbers in, nothing is sent."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ import platform
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,33 @@ HELD_BACK = 0.8  # share of the broker's window that waits for us, from which th
 HELD_LONG = 1.0  # seconds, when it has been so for as long
 AGAIN = 3600.0  # seconds after which a loss that goes on is told of again
 KEPT = 4096  # latest latencies that percentiles are taken of
+# Milliseconds: upper bounds of the histogram, the last one is open. From a good gateway to one that drowns.
+BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """All latencies since the start. counts: of each of BOUNDS and of what is longer, not cumulated; sum_ms: of all."""
+
+    counts: tuple[int, ...]
+    sum_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The agent at one moment, made by the run loop; nobody changes it after that, so any thread may read it.
+
+    health: the body of BASE/health; models: a stream's name, model, task and digest; problems: as on BASE/status;
+    made: seconds of the monotonic clock.
+    """
+
+    health: Mapping[str, Any]
+    latency: Histogram
+    models: tuple[tuple[str, str, str, str], ...]
+    problems: tuple[str, ...]
+    ready: bool
+    connected: bool
+    made: float
 
 
 class Latencies:
@@ -25,9 +53,15 @@ class Latencies:
     def __init__(self) -> None:
         self._ring = np.zeros(KEPT, np.float64)
         self._count = 0
+        self._counts = np.zeros(len(BOUNDS) + 1, np.int64)
+        self._sum = 0.0
 
     def add(self, latencies: Iterable[float]) -> None:
-        values = np.fromiter(latencies, np.float64)[-KEPT:]
+        values = np.fromiter(latencies, np.float64)
+        counted = np.maximum(values, 0.0)  # a clock that was set back: a histogram's sum may only grow
+        self._counts += np.bincount(np.searchsorted(BOUNDS, counted), minlength=len(self._counts))
+        self._sum += float(counted.sum())
+        values = values[-KEPT:]
         self._ring[(self._count + np.arange(len(values))) % KEPT] = values
         self._count += len(values)
 
@@ -35,6 +69,9 @@ class Latencies:
         """Milliseconds below which q percent of the latest lie; NaN when there are none."""
         known = self._ring[: min(self._count, KEPT)]
         return [float(v) for v in np.percentile(known, q)] if len(known) else [float("nan")] * len(q)
+
+    def histogram(self) -> Histogram:
+        return Histogram(tuple(self._counts.tolist()), self._sum)
 
 
 def rss() -> int:

@@ -24,7 +24,9 @@ from transom.edge.mqtt import Connection
 from transom.edge.outbox import Outbox
 from transom.edge.reload import RESTART, Reload
 from transom.edge.remote import Remote
+from transom.edge.systemd import Supervisor
 from transom.edge.turns import Done, Turns, Work
+from transom.edge.web import Web
 from transom.edge.wire import broker_options
 from transom.settings import AgentSettings, Settings
 
@@ -41,11 +43,13 @@ class Agent:
 
     def __init__(
         self, settings: Settings, assembly: Assembly, on_events: Callable[[Events, int], None] | None = None,
-        reload: Reload | None = None,
+        reload: Reload | None = None, supervisor: Supervisor | None = None,
     ) -> None:  # fmt: skip
-        """on_events: told of each batch of events with the present (ms since 1970), in the run loop's thread."""
+        """on_events: told of each batch of events with the present (ms since 1970), in the run loop's thread.
+        supervisor: told how it goes; nobody if None."""
         self.settings, self.broken, self._vouchers = settings, assembly.broken, assembly.vouchers
         self._on_events, self._reload = on_events, reload
+        self._supervisor, self._sentence = supervisor or Supervisor({}), reports.Sentence()
         self.base = settings.base
         self.latencies = observe.Latencies()
         self.ready = threading.Event()
@@ -66,6 +70,7 @@ class Agent:
         self._losses = observe.Losses()
         self._state = ""
         self._started = time.monotonic()
+        self._web = Web(settings.http)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -75,12 +80,20 @@ class Agent:
 
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop` is set; then what has arrived is processed, saved and told before it returns."""
-        self._restore()
-        connection = self._connect(self._subscriptions())
+        self._web.open()  # first: it says that the agent is starting, which may take a while
+        self._supervisor.say("restoring what was saved")
+        try:
+            self._restore()
+            self._watch(self._connect(self._subscriptions()), stop)
+        finally:
+            self._web.close()
+
+    def _watch(self, connection: Connection, stop: threading.Event) -> None:
         next_health = time.monotonic() + self.settings.agent.health_every / 1000
         try:
             while not stop.is_set():
                 self._turned = time.monotonic()
+                self._supervisor.alive()
                 due = 0.0 if self._turns.under_way else self._keeper.wait()
                 self._inbox.wait(TURN if due is None else min(TURN, due))
                 connection.wait_writable()
@@ -90,14 +103,19 @@ class Agent:
                     self._remote.reloaded(problems)
                 if not self.ready.is_set() and connection.ready:
                     self.ready.set()
+                    self._supervisor.say_ready(self._doing())
                     log.info("ready: watching %s on %s", ", ".join(self.pipeline.filters), self.settings.broker.host)
                 if self._keeper.retry_due:
                     self._try_again()
                 if self._status_word() != self._state:
                     self._say_status()
+                self._web.tend(self._snapshot)
+                if self._supervisor.asks:
+                    self._supervisor.say(self._doing())
                 if time.monotonic() >= next_health:
                     self._say_health()
                     next_health = time.monotonic() + self.settings.agent.health_every / 1000
+            self._web.stopping()
             self._close()
         except BaseException:
             self._abandon()
@@ -267,6 +285,7 @@ class Agent:
         self._apply(settings.agent)
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
         self._vouchers = assembly.vouchers
+        self._web.change(settings.http)
         self._noted = None
         self._keeper.renew(self.pipeline)
         for name in fresh:
@@ -302,6 +321,7 @@ class Agent:
         self._connection.close(self._status("offline"), 1.0)
 
     def _close(self) -> None:
+        self._supervisor.say_stopping()
         end = self._turned + SHUTDOWN  # it may have been asked for as early as that
         assert self._connection is not None
         self._connection.stop_receiving()
@@ -333,11 +353,23 @@ class Agent:
 
     def _problems(self) -> list[str]:
         problems = [f"{error.place}: {error.problem}" for error in self.broken.values()]
+        if self._web.problem:
+            problems.append(self._web.problem)
         if self._keeper.problem:
             problems.append(f"the journal is off: {self._keeper.problem}")
         if self._connection is not None:
             problems += [f"not subscribed to {f}: {reason}" for f, reason in sorted(self._connection.refused.items())]
         return problems
+
+    def _doing(self) -> str:
+        assert self._connection is not None
+        broker = self.settings.broker
+        if not self._connection.ready:
+            return self._sentence.waiting(
+                f"{broker.host}:{broker.port}", self._connection.problem, before=self.ready.is_set()
+            )
+        (p50,) = self.latencies.percentiles(50)
+        return self._sentence.running(self.pipeline.accounts(), p50, self._problems(), time.monotonic())
 
     def _status(self, word: str = "online") -> Publication:
         return reports.status(self.base, word, self._problems())
@@ -360,9 +392,21 @@ class Agent:
         self._connection.publish(self._health())
 
     def _health(self) -> Publication:
+        return reports.health(self.base, self._snapshot().health)
+
+    def _snapshot(self) -> observe.Snapshot:
+        """What BASE/health and /metrics tell, of this moment."""
+        assert self._connection is not None
+        return observe.Snapshot(
+            health=self._health_body(), latency=self.latencies.histogram(), models=reports.models(self.pipeline),
+            problems=tuple(self._problems()), ready=self.ready.is_set() and self._connection.ready,
+            connected=self._connection.connected, made=time.monotonic(),
+        )  # fmt: skip
+
+    def _health_body(self) -> dict[str, Any]:
         assert self._connection is not None
         keeper = self._keeper
-        return reports.health(self.base, {
+        return {
             **observe.health(
                 accounts=self.pipeline.accounts(), strangers=self.pipeline.strangers, latencies=self.latencies,
                 connection=self._connection.counters() | {"redelivered": keeper.redelivered.count},
@@ -371,7 +415,7 @@ class Agent:
             "overloaded": self._overload.on, "outbox": self._outbox.waiting | self._outbox.counts,
             "journal": keeper.counts(), "clock_steps": self._clock.steps,
             "calls": dict(self._remote.counts), "drift": drift_body(*self.pipeline.drifting()),
-        })  # fmt: skip
+        }  # fmt: skip
 
 
 def _configured(pipeline: Pipeline) -> list[Call]:

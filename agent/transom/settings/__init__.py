@@ -13,7 +13,14 @@ from pydantic import ValidationError
 
 from transom.errors import SettingsError, TransomError
 from transom.settings import rules
-from transom.settings.options import AgentSettings, BrokerSettings, ModelsSettings, Settings, TlsSettings
+from transom.settings.options import (
+    AgentSettings,
+    BrokerSettings,
+    HttpSettings,
+    ModelsSettings,
+    Settings,
+    TlsSettings,
+)
 from transom.settings.problems import explain, meant
 from transom.settings.sources import read_layers
 from transom.settings.streams import ChannelSettings, StreamSettings
@@ -22,6 +29,7 @@ __all__ = [
     "AgentSettings",
     "BrokerSettings",
     "ChannelSettings",
+    "HttpSettings",
     "ModelsSettings",
     "Reading",
     "Settings",

@@ -184,6 +184,19 @@ class BrokerSettings(Section):
         return self
 
 
+class HttpSettings(Section):
+    """/metrics for Prometheus, /healthz and /readyz. Off unless a port is set. There is no log-in: only this host
+    reaches it, unless `host` says otherwise."""
+
+    port: Whole | None = Field(
+        default=None, ge=1, le=65535, examples=[9099], description="TCP port. Default: none, nothing listens."
+    )
+    host: Annotated[str, AfterValidator(rules.own_address)] = Field(
+        default="127.0.0.1",
+        description='Address of this host to listen at; "0.0.0.0" or "::" for all of its networks.',
+    )
+
+
 class ModelsSettings(Section):
     """Which model files may run. The shipped ones may always, and one whose digest is the stream's model_sha256."""
 
@@ -214,6 +227,7 @@ class Settings(BaseSettings):
 
     agent: AgentSettings = Field(default_factory=AgentSettings)
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
     models: ModelsSettings = Field(default_factory=ModelsSettings)
     streams: dict[str, StreamSettings] = Field(default={}, description="What is watched, by name.")
 

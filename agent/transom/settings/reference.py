@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from transom.settings.options import AgentSettings, BrokerSettings, ModelsSettings, TlsSettings
+from transom.settings.options import AgentSettings, BrokerSettings, HttpSettings, ModelsSettings, TlsSettings
 from transom.settings.streams import ChannelSettings, StreamSettings
 
 HEAD = """\
@@ -32,6 +32,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("agent", AgentSettings),
     ("broker", BrokerSettings),
     ("broker.tls", TlsSettings),
+    ("http", HttpSettings),
     ("models", ModelsSettings),
     ("streams.pumps", StreamSettings),
     ("streams.pumps.channels.temperature", ChannelSettings),

@@ -4,6 +4,7 @@ A value or the merged tables in; the value, or a ValueError(problem, remedy), or
 files with secrets and certificates.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,6 +63,16 @@ def host(name: str) -> str:
     if re.fullmatch(r"[^:]+:\d+", name):
         raise ValueError(f"{shown(name)} has a port in it", "write the port as broker.port")
     return name
+
+
+def own_address(name: str) -> str:
+    """An address to listen at. No other name than localhost: to ask for one could hold the agent up."""
+    try:
+        return name if name == "localhost" else str(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        raise ValueError(
+            f"{shown(name)} is not an IP address", 'write "127.0.0.1", "::1", "0.0.0.0" or an address of this host'
+        ) from None
 
 
 def one_line(raw: str) -> str:

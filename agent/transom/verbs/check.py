@@ -11,12 +11,13 @@ from types import MappingProxyType
 
 from transom.core.model import ANY
 from transom.core.topics import CHANNEL, Pattern
-from transom.edge.gate import Gate, notes
+from transom.edge.gate import Gate
+from transom.edge.gate import notes as trust_notes
 from transom.errors import BrokerError, ModelError, SettingsError, TransomError
 from transom.flags import settings_arguments
 from transom.runtimes import choice, files
 from transom.runtimes.trust import Voucher
-from transom.settings import BrokerSettings, ModelsSettings, Settings, StreamSettings, read
+from transom.settings import BrokerSettings, HttpSettings, ModelsSettings, Settings, StreamSettings, read
 from transom.settings.quantities import format_budget, format_duration
 
 EXAMPLES = """\
@@ -139,8 +140,11 @@ def summary(
             f"score {stream.threshold:g}" if stream.budget is None else f"false alarms {format_budget(stream.budget)}"
         )
         yield f"               windows of {manifest.length} steps, step {length}, {alarm} a series"
-    trust = notes(allow_unsigned=settings.models.allow_unsigned, vouchers=vouchers)
-    for note in (*trust, *broker_notes(broker), *remote_notes(settings), *stream_notes(settings, bundles)):
+    if settings.http.port is not None:
+        yield f"http           {settings.http.host}:{settings.http.port}: /metrics, /healthz, /readyz"
+    trust = trust_notes(allow_unsigned=settings.models.allow_unsigned, vouchers=vouchers)
+    notes = (*trust, *broker_notes(broker), *remote_notes(settings), *http_notes(settings.http))
+    for note in (*notes, *stream_notes(settings, bundles)):
         yield f"WARNING        {note}"
     yield "no problems"
 
@@ -161,6 +165,11 @@ def remote_notes(settings: Settings) -> Iterator[str]:
     if settings.agent.remote and settings.broker.username is None and settings.broker.tls.cert_file is None:
         calls = ", ".join(settings.agent.remote)
         yield f"agent.remote: anyone whom the broker lets publish may call {calls}; see docs/remote-calls.md"
+
+
+def http_notes(http: HttpSettings) -> Iterator[str]:
+    if http.port is not None and not _here(http.host):
+        yield f"http.host: whoever reaches {http.host}:{http.port} can read the metrics; there is no log-in"
 
 
 def stream_notes(settings: Settings, bundles: dict[str, choice.Opened]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """`transom run`: the agent until SIGTERM or SIGINT. Settings in, an exit status out."""
 
 import argparse
+import faulthandler
 import logging
 import signal
 import threading
@@ -10,6 +11,7 @@ from transom.edge import logs
 from transom.edge.assembly import build_pipeline
 from transom.edge.reload import Reload
 from transom.edge.service import Agent
+from transom.edge.systemd import Supervisor
 from transom.flags import settings_arguments
 from transom.settings import load_settings
 
@@ -29,6 +31,10 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings(args.config, args.overrides)
     logs.set_up(settings.agent.log_level)
     stop = threading.Event()
+    supervisor = Supervisor()
+    if supervisor:
+        faulthandler.enable()  # the watchdog ends a stuck agent with SIGABRT; where it was stuck is then in the journal
+    supervisor.say("loading models")
     assembly = build_pipeline(settings)
     for error in assembly.broken.values():
         log.error("a stream is left out: %s", error)
@@ -42,5 +48,5 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, on_signal)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: reload.ask())
-    Agent(settings, assembly, reload=reload).run(stop)
+    Agent(settings, assembly, reload=reload, supervisor=supervisor).run(stop)
     return 0
