@@ -13,11 +13,12 @@ from transom.cli import main
 from transom.core.model import Channel, Manifest
 from transom.edge import gate, reports
 from transom.edge.assembly import build_pipeline
+from transom.edge.checkup import storage
 from transom.errors import SettingsError
 from transom.runtimes import bundle, files, minisign
 from transom.runtimes.trial import Trials
 from transom.runtimes.trust import Voucher
-from transom.settings import load_settings
+from transom.settings import load_settings, read
 
 
 class Distance(torch.nn.Module):
@@ -103,6 +104,19 @@ def test_where_unsigned_models_are_allowed_the_log_and_info_say_so_loudly(
     assert "NOBODY vouches for the model of a" in info["warnings"][0]
     shipped = {"a": Voucher("shipped", "0" * 64)}
     assert "NOBODY" not in next(gate.notes(allow_unsigned=True, vouchers=shipped))
+
+
+def test_doctor_finds_unsigned_models_and_that_they_are_allowed(here: Path) -> None:
+    config = here / "transom.toml"
+    config.write_text('[streams.a]\ntopic = "x/{channel}"\nmodel = "pump.pt"\n')
+    reading = read(config, {})
+    (found,) = storage.model_findings(reading.streams, reading.folder, reading.trust)
+    assert "is not signed by a key of models.trusted_keys" in found.what
+    assert "transom sign" in found.mend
+    reading = read(config, {"models.allow_unsigned": "true"})
+    (found,) = storage.model_findings(reading.streams, reading.folder, reading.trust)
+    assert "NOBODY vouches for the model of a" in found.what
+    assert not found.note
 
 
 def test_a_password_opens_the_key_and_another_does_not(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
