@@ -38,6 +38,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("transom.verbs.doctor", "what would go wrong on this machine and with this broker, and how to mend it"),
     "service": ("transom.verbs.service", "the agent as a hardened systemd service: show, install, uninstall"),
     "inspect": ("transom.verbs.inspect", "what a model file says of itself, its size and its latency here"),
+    "keygen": ("transom.verbs.keygen", "make the pair of keys with which models are signed"),
+    "sign": ("transom.verbs.sign", "sign a model file, so that agents that trust the key run it"),
+    "verify": ("transom.verbs.verify", "whether an agent would run a model file, and who signed it"),
     "bench": (
         "transom.verbs.bench",
         "readings a second, latency, memory and start on this machine, with a plain script beside",

@@ -160,4 +160,5 @@ def _report(console: Console, manifest: Manifest, path: Path, seconds: float) ->
     table.add_row("window", f"{manifest.length} steps of {step}, {len(manifest.channels)} channels")
     for name, value in manifest.metrics.items():
         table.add_row(name, f"{value:.4g}")
+    table.add_row("next", f"transom sign {path}: agents run what is signed by a key they trust (docs/security.md)")
     console.print(table)

@@ -14,7 +14,7 @@ from tests_support import Heard
 
 pytestmark = pytest.mark.mosquitto
 
-HEAVY = ("torch", "onnx", "rich", "psutil", "asyncio", "numpy.random", "pydantic_settings", "transom_models")
+HEAVY = ("torch", "onnx", "rich", "psutil", "numpy.random", "transom_models")
 
 
 def test_an_agent_on_onnx_alone_raises_its_alert_and_never_imports_torch(

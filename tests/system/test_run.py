@@ -148,6 +148,7 @@ def test_a_detector_trained_on_skab_judges_an_experiment_live(
     path = config(
         tmp_path,
         mosquitto_broker.port,
+        "[models]\nallow_unsigned = true\n"
         f'[streams.bed]\ntopic = "replay/{{series}}"\npayload = "object"\ntime = "time"\ntime_unit = "us"\nmodel = "{model}"\n',
     )
     experiment = data_dir / "skab" / "valve1" / "6.csv"

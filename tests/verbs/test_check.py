@@ -12,6 +12,7 @@ import torch
 
 from transom.cli import main
 from transom.core.model import ANY, Channel, Manifest
+from transom.runtimes import minisign, trust
 from transom.runtimes.bundle import Bundle, write_bundle
 from transom.settings import load_settings
 from transom.verbs.check import summary
@@ -23,6 +24,7 @@ TWO_SENSORS = Manifest(
     channels=(Channel("speed", "rpm"), Channel("heat", "°C")),
 )  # fmt: skip
 UNIVERSAL = Bundle(Path("universal.pt"), ANY_SENSOR, 1, "5f" * 32, {})
+KEY = minisign.SecretKey(b"checking", bytes(range(32)))
 MACHINE = Bundle(Path("machine.pt"), TWO_SENSORS, 1, "a0" * 32, {})
 
 
@@ -41,6 +43,7 @@ def bare_environment(monkeypatch, tmp_path):
     for name in list(os.environ):
         if name.startswith("TRANSOM_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("TRANSOM_MODELS__TRUSTED_KEYS", KEY.public.text)
     monkeypatch.chdir(tmp_path)
 
 
@@ -56,11 +59,13 @@ def toml(tmp_path):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
-    """A folder with the two models, as transom train would write them."""
+    """A folder with the two models, as transom train would write them, signed."""
     folder = tmp_path_factory.mktemp("models")
     compiled = torch.jit.script(Distance())
     write_bundle(compiled, ANY_SENSOR, folder / "any.pt")
     write_bundle(compiled, TWO_SENSORS, folder / "machine.pt")
+    for file in folder.glob("*.pt"):
+        trust.signature_path(file).write_text(minisign.sign(file.read_bytes(), KEY, "test"))
     return folder
 
 
@@ -199,7 +204,26 @@ def test_a_configuration_without_problems_is_summed_up_with_status_0(models, tom
     assert err == ""
     assert "machine@2 for anomaly: speed, heat" in out
     assert hashlib.sha256((models / "machine.pt").read_bytes()).hexdigest() in out
+    assert f"signed by {KEY.public.name}" in out
+    assert "WARNING" not in out
     assert out.endswith("no problems\n")
+
+
+def test_unsigned_models_are_refused_and_where_they_are_allowed_that_is_loud(models, toml, tmp_path, capsys):
+    shutil.copy(models / "any.pt", tmp_path / "own.pt")
+    text = '[streams.a]\ntopic = "x/{channel}"\nmodel = "own.pt"\n'
+    assert main(["check", "-c", str(toml(text))]) == 2
+    err = capsys.readouterr().err
+    assert "streams.a.model: " in err
+    assert "own.pt: is not signed by a key of models.trusted_keys; sign it: transom sign" in err
+    assert main(["check", "-c", str(toml(text + "[models]\nallow_unsigned = true\n"))]) == 0
+    out = capsys.readouterr().out
+    assert "UNSIGNED" in out
+    assert "WARNING        models.allow_unsigned is true" in out
+    assert "NOBODY vouches for the model of a" in out
+    pin = hashlib.sha256((tmp_path / "own.pt").read_bytes()).hexdigest()
+    assert main(["check", "-c", str(toml(f'{text}model_sha256 = "{pin}"\n'))]) == 0
+    assert "pinned by model_sha256" in capsys.readouterr().out
 
 
 def test_every_stream_that_does_not_fit_its_model_is_told_at_its_key(models, toml, tmp_path, capsys):
@@ -242,6 +266,7 @@ def test_a_model_is_found_beside_a_configuration_that_is_named_by_a_relative_pat
 ):
     (tmp_path / "etc").mkdir()
     shutil.copy(models / "any.pt", tmp_path / "etc" / "own.pt")
+    shutil.copy(models / "any.pt.minisig", tmp_path / "etc" / "own.pt.minisig")
     (tmp_path / "etc" / "agent.toml").write_text('[streams.a]\ntopic = "x"\nmodel = "own.pt"\n')
     monkeypatch.chdir(tmp_path)
     assert main(["check", "-c", "etc/agent.toml"]) == 0

@@ -125,6 +125,7 @@ def write(
         "agent": {"id": "bench", "state": str(state), "durability": durability, "inbox": ROOM, "health_every": "1s"},
         # No session: what the broker keeps for one agent would be the next one's load.
         "broker": {"host": "127.0.0.1", "port": port, "qos": qos, "protocol": protocol, "session": 0},
+        "models": {"allow_unsigned": True},  # the one just trained, or what the user names
         "streams": {name: dict(table) | measured for name, table in streams.items()},
     }
     path.write_text("\n".join(f"{key} = {toml(value)}" for key, value in body.items()) + "\n")

@@ -4,8 +4,9 @@ Opens model files; talks to no broker.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from transom.core.admission import GridSpec
@@ -15,8 +16,10 @@ from transom.core.payloads import PayloadSpec
 from transom.core.pipeline import Pipeline
 from transom.core.stream import StreamSpec
 from transom.core.values import ChannelSpec
+from transom.edge.gate import Gate
 from transom.errors import ModelError, SettingsError, TransomError
 from transom.runtimes import choice
+from transom.runtimes.trust import Voucher
 from transom.settings import Settings, StreamSettings
 
 log = logging.getLogger(__name__)
@@ -84,10 +87,11 @@ def stream_spec(name: str, stream: StreamSettings, manifest: Manifest) -> Stream
 
 
 class Assembly(NamedTuple):
-    """broken: streams that cannot run, with the reason."""
+    """broken: streams that cannot run, with the reason. vouchers: who vouches for each stream's model."""
 
     pipeline: Pipeline
     broken: dict[str, TransomError]
+    vouchers: Mapping[str, Voucher] = MappingProxyType({})
 
 
 Load = Callable[[str, Settings, str | None], Model]  # a model's name, the settings that it belongs to, its digest
@@ -99,34 +103,41 @@ def load_model(name: str, settings: Settings, sha256: str | None) -> Model:
     return choice.load(name, settings.folder, agent.runtime, sha256=sha256, threads=agent.threads)
 
 
-def build_pipeline(settings: Settings, load: Load = load_model) -> Assembly:
+def build_pipeline(settings: Settings, load: Load = load_model, *, guarded: bool = True) -> Assembly:
     """Loads each model once and joins it with its streams. A stream that cannot run leaves the others to run; raises
-    SettingsError, holding every problem, when none can."""
+    SettingsError, holding every problem, when none can.
+
+    guarded: models pass the gate first. False only for a person who names the files and runs them as himself.
+    """
+    vouchers: dict[str, Voucher] = {}
     broken: dict[str, TransomError] = {}
     streams: list[tuple[StreamSpec, Model]] = []
     models: dict[tuple[Path, str | None], Model] = {}
     runtime = settings.agent.runtime
-    for name, stream in settings.streams.items():
-        try:
-            key = choice.find(stream.model, settings.folder, runtime), stream.model_sha256
-            if key not in models:
-                models[key] = load(stream.model, settings, key[1])
-            streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
-        except ModelError as error:
-            broken[name] = ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy)
-        except TransomError as error:
-            broken[name] = error
+    with Gate.of(settings.models) as gate:
+        for name, stream in settings.streams.items():
+            try:
+                key = choice.find(stream.model, settings.folder, runtime), stream.model_sha256
+                if guarded:
+                    vouchers[name] = gate.admit(*key)
+                if key not in models:
+                    models[key] = load(stream.model, settings, vouchers[name].sha256 if guarded else key[1])
+                streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
+            except ModelError as error:
+                broken[name] = ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy)
+            except TransomError as error:
+                broken[name] = error
     if broken and not streams:
         raise SettingsError(list(broken.values()))
-    return Assembly(Pipeline(streams, own_prefix=f"{settings.base}/"), broken)
+    return Assembly(Pipeline(streams, own_prefix=f"{settings.base}/"), broken, vouchers)
 
 
-def describe(pipeline: Pipeline) -> Sequence[dict[str, object]]:
+def describe(pipeline: Pipeline, vouchers: Mapping[str, Voucher] = MappingProxyType({})) -> Sequence[dict[str, object]]:
     """Streams and models for BASE/info: no secrets, no paths."""
     return [
         {
             "stream": name, "topic": s.spec.topic, "model": s.model.manifest.label, "task": s.model.manifest.task,
-            "sha256": s.model.sha256,
+            "sha256": s.model.sha256, "trust": str(vouchers[name]) if name in vouchers else "not checked",
             "channels": [c.name for c in s.model.manifest.channels], "length": s.model.manifest.length,
             "step": s.spec.grid.step or "reading", "stride": s.spec.stride,
         }

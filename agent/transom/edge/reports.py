@@ -8,9 +8,10 @@ import msgspec
 from transom import __version__
 from transom.core.pipeline import Pipeline
 from transom.dialects.plain import Publication
-from transom.edge import observe
+from transom.edge import gate, observe
 from transom.edge.assembly import describe
 from transom.errors import TransomError
+from transom.runtimes.trust import Voucher
 
 
 def status(base: str, word: str, problems: Sequence[str]) -> Publication:
@@ -21,10 +22,15 @@ def status(base: str, word: str, problems: Sequence[str]) -> Publication:
     return Publication(f"{base}/status", msgspec.json.encode(body), 1, retain=True)
 
 
-def info(base: str, pipeline: Pipeline, broken: Mapping[str, TransomError]) -> Publication:
-    """broken: streams that cannot run, with the reason."""
+def info(
+    base: str, pipeline: Pipeline, broken: Mapping[str, TransomError], vouchers: Mapping[str, Voucher], *,
+    allow_unsigned: bool = False,
+) -> Publication:  # fmt: skip
+    """broken: streams that cannot run, with the reason. vouchers: who vouches for each stream's model."""
     unwell = [{"stream": name, "error": f"{e.place}: {e.problem}"} for name, e in broken.items()]
-    body = observe.info(__version__, [*describe(pipeline), *unwell])
+    body = observe.info(__version__, [*describe(pipeline, vouchers), *unwell])
+    if allow_unsigned:
+        body = {**body, "warnings": list(gate.notes(allow_unsigned=True, vouchers=vouchers))}
     return Publication(f"{base}/info", msgspec.json.encode(body), 1, retain=True)
 
 

@@ -48,7 +48,7 @@ class Agent:
     ) -> None:  # fmt: skip
         """on_events: told of each batch of events with the present (ms since 1970), in the run loop's thread.
         supervisor: told how it goes; nobody if None."""
-        self.settings, self.broken = settings, assembly.broken
+        self.settings, self.broken, self._vouchers = settings, assembly.broken, assembly.vouchers
         self._on_events, self._reload = on_events, reload
         self._supervisor, self._sentence = supervisor or Supervisor({}), reports.Sentence()
         self.base = settings.base
@@ -291,6 +291,7 @@ class Agent:
         self._apply(settings.agent)
         self._discovery.configure(settings)
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
+        self._vouchers = assembly.vouchers
         self._web.change(settings.http)
         self._noted = None
         self._keeper.renew(self.pipeline)
@@ -389,7 +390,8 @@ class Agent:
             self._state = self._status_word()
 
     def _info(self) -> Publication:
-        return reports.info(self.base, self.pipeline, self.broken)
+        unsigned = self.settings.models.allow_unsigned
+        return reports.info(self.base, self.pipeline, self.broken, self._vouchers, allow_unsigned=unsigned)
 
     def _say_health(self) -> None:
         assert self._connection is not None

@@ -91,7 +91,7 @@ class Variant:
             model = self._models(stream.model, self.settings, stream.model_sha256)
             self._table = stream_spec(name, stream, model.manifest), model
         else:
-            assembly = build_pipeline(self.settings, self._models)
+            assembly = build_pipeline(self.settings, self._models, guarded=False)
             if assembly.broken:
                 raise SettingsError(list(assembly.broken.values()))
             self._pipelines["recording", None] = assembly.pipeline

@@ -50,13 +50,9 @@ def open_model(name: str, base: Path, runtime: Runtime = "auto", sha256: str | N
     """The file of `find`, verified; nothing is run. sha256: of the file that runs. Raises ModelError, also for a twin
     that was made from another file than the one that is named."""
     file = find(name, base, runtime)
-    if file.suffix != onnx.SUFFIX:
-        from transom.runtimes import bundle  # here, because an agent without torch needs none of it
-
-        return bundle.open_bundle(file, sha256)
-    opened = onnx.open_bundle(file, sha256)
+    opened = open_file(file, sha256)
     named = files.find_model(name, base)
-    if named != file:
+    if isinstance(opened, onnx.OnnxBundle) and named != file:
         _, digest = files.read_verified(named)
         if opened.manifest.twin_of != digest:
             raise ModelError(
@@ -64,6 +60,15 @@ def open_model(name: str, base: Path, runtime: Runtime = "auto", sha256: str | N
                 f"make it again: transom convert {named.name} --output {file.name}",
             )  # fmt: skip
     return opened
+
+
+def open_file(file: Path, sha256: str | None = None) -> Opened:
+    """This very file, verified; nothing is run. Raises ModelError."""
+    if file.suffix == onnx.SUFFIX:
+        return onnx.open_bundle(file, sha256)
+    from transom.runtimes import bundle  # here, because an agent without torch needs none of it
+
+    return bundle.open_bundle(file, sha256)
 
 
 def from_opened(opened: Opened, *, threads: int = 1) -> Loaded:

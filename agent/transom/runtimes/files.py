@@ -66,8 +66,8 @@ def write_with_digest(path: Path, data: bytes) -> str:
     """Writes the file, and `<file>.sha256` beside it; returns the digest. Raises OSError when the disk does."""
     digest, sidecar = hashlib.sha256(data).hexdigest(), _sidecar(path)
     sidecar.unlink(missing_ok=True)  # first, so that no moment has a new file beside an old digest
-    _write(path, data)
-    _write(sidecar, f"{digest}  {path.name}\n".encode())
+    write_whole(path, data)
+    write_whole(sidecar, f"{digest}  {path.name}\n".encode())
     return digest
 
 
@@ -134,8 +134,8 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, also when the power fails."""
+def write_whole(path: Path, data: bytes) -> None:
+    """Whole or not at all, also when the power fails. Raises OSError."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(handle, "wb") as file:  # noqa: PTH123

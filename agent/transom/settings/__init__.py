@@ -3,6 +3,7 @@
 The options themselves stand in options.py and streams.py. Nothing here opens a model or a socket.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,14 @@ from pydantic import ValidationError
 
 from transom.errors import SettingsError, TransomError
 from transom.settings import rules
-from transom.settings.options import AgentSettings, BrokerSettings, HttpSettings, Settings, TlsSettings
+from transom.settings.options import (
+    AgentSettings,
+    BrokerSettings,
+    HttpSettings,
+    ModelsSettings,
+    Settings,
+    TlsSettings,
+)
 from transom.settings.problems import explain, meant
 from transom.settings.sources import read_layers
 from transom.settings.streams import ChannelSettings, StreamSettings
@@ -22,6 +30,7 @@ __all__ = [
     "BrokerSettings",
     "ChannelSettings",
     "HttpSettings",
+    "ModelsSettings",
     "Reading",
     "Settings",
     "StreamSettings",
@@ -34,13 +43,14 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A configuration as far as it could be read. settings: None when there are problems; streams: those without;
-    models: what the others name, by stream."""
+    models: what the others name, by stream; trust: which model files may run, None where that has problems."""
 
     settings: Settings | None
     streams: dict[str, StreamSettings]
     models: dict[str, str]
     folder: Path
     problems: list[TransomError]
+    trust: ModelsSettings | None = None
 
 
 def load_settings(config: Path | None, overrides: Mapping[str, Any], *, need_streams: bool = True) -> Settings:
@@ -80,4 +90,7 @@ def read(config: Path | None, overrides: Mapping[str, Any], *, need_streams: boo
         except ValidationError:  # among the problems already
             if isinstance(table, Mapping) and isinstance(table.get("model"), str):
                 models[name] = table["model"]
-    return Reading(None if problems else settings, streams, models, layers.folder, problems)
+    trust = None
+    with contextlib.suppress(ValidationError):  # among the problems already
+        trust = ModelsSettings.model_validate(raw.get("models", {}))
+    return Reading(None if problems else settings, streams, models, layers.folder, problems, trust)

@@ -209,6 +209,21 @@ class HttpSettings(Section):
     )
 
 
+class ModelsSettings(Section):
+    """Which model files may run. The shipped ones may always, and one whose digest is the stream's model_sha256."""
+
+    trusted_keys: Annotated[Words, AfterValidator(rules.public_keys)] = Field(
+        default=(),
+        description="Public keys whose signature beside a model file (FILE.minisig) is enough, as transom keygen shows "
+        "them: one line each, which begins with RW. See docs/security.md.",
+    )
+    allow_unsigned: bool = Field(
+        default=False,
+        description="true: model files run for which nobody vouches. Whoever can write such a file, or its folder, "
+        "then decides what the agent computes.",
+    )
+
+
 class Settings(BaseSettings):
     """The whole configuration, complete and checked."""
 
@@ -226,6 +241,7 @@ class Settings(BaseSettings):
     broker: BrokerSettings = Field(default_factory=BrokerSettings)
     homeassistant: HomeAssistantSettings = Field(default_factory=HomeAssistantSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
+    models: ModelsSettings = Field(default_factory=ModelsSettings)
     streams: dict[str, StreamSettings] = Field(default={}, description="What is watched, by name.")
 
     _config: Path | None = PrivateAttr(None)

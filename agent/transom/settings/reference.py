@@ -15,6 +15,7 @@ from transom.settings.options import (
     BrokerSettings,
     HomeAssistantSettings,
     HttpSettings,
+    ModelsSettings,
     TlsSettings,
 )  # fmt: skip
 from transom.settings.streams import ChannelSettings, StreamSettings
@@ -40,6 +41,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("broker.tls", TlsSettings),
     ("homeassistant", HomeAssistantSettings),
     ("http", HttpSettings),
+    ("models", ModelsSettings),
     ("streams.pumps", StreamSettings),
     ("streams.pumps.channels.temperature", ChannelSettings),
 )

@@ -96,6 +96,15 @@ def keepalive(ms: int) -> int:
     return ms
 
 
+def public_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
+    for key in keys:
+        if not re.fullmatch(r"RW[Q-T][A-Za-z0-9+/]{53}", key):
+            raise ValueError(
+                f"{shown(key)} is no public key", "write the line that begins with RW, as transom keygen shows it"
+            )
+    return keys
+
+
 def digest(raw: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", raw):
         raise ValueError(f"{shown(raw)} is not a SHA-256", "write its 64 hexadecimal digits, as sha256sum prints them")

@@ -5,15 +5,19 @@ A configuration in; a summary, or a SettingsError with all problems, out. Subscr
 
 import argparse
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from transom.core.model import ANY
 from transom.core.topics import CHANNEL, Pattern
+from transom.edge.gate import Gate
+from transom.edge.gate import notes as trust_notes
 from transom.errors import BrokerError, ModelError, SettingsError, TransomError
 from transom.flags import settings_arguments
 from transom.runtimes import choice, files
-from transom.settings import BrokerSettings, HttpSettings, Settings, StreamSettings, read
+from transom.runtimes.trust import Voucher
+from transom.settings import BrokerSettings, HttpSettings, ModelsSettings, Settings, StreamSettings, read
 from transom.settings.quantities import format_budget, format_duration
 
 EXAMPLES = """\
@@ -34,11 +38,13 @@ def run(args: argparse.Namespace) -> int:
     problems = list(reading.problems)
     bundles: dict[str, choice.Opened] = {}
     runtime = reading.settings.agent.runtime if reading.settings else "auto"
-    for name, stream in reading.streams.items():
-        try:
-            bundles[name] = check_model(name, stream, reading.folder, runtime)
-        except TransomError as error:
-            problems.append(_at_key(error, _place(args.config, name)))
+    vouchers: dict[str, Voucher] = {}
+    with Gate.of(reading.trust or ModelsSettings(allow_unsigned=True)) as gate:
+        for name, stream in reading.streams.items():
+            try:
+                bundles[name], vouchers[name] = check_model(name, stream, reading.folder, gate, runtime)
+            except TransomError as error:
+                problems.append(_at_key(error, _place(args.config, name)))
     for name, model in reading.models.items():  # of streams that are wrong otherwise: at least whether it is there
         try:
             model_file(model, reading.folder)
@@ -54,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             problems.append(error)
     if problems or reading.settings is None:
         raise SettingsError(problems)
-    print("\n".join(summary(reading.settings, bundles, greeting)))
+    print("\n".join(summary(reading.settings, bundles, greeting, vouchers)))
     return 0
 
 
@@ -74,12 +80,16 @@ def model_file(model: str, folder: Path) -> Path:
     return files.find_model(model, folder)
 
 
-def check_model(name: str, stream: StreamSettings, folder: Path, runtime: choice.Runtime = "auto") -> choice.Opened:
-    """Loads the stream's model and holds the stream against it. Raises ModelError for the first thing that is wrong."""
+def check_model(
+    name: str, stream: StreamSettings, folder: Path, gate: Gate, runtime: choice.Runtime = "auto"
+) -> tuple[choice.Opened, Voucher]:
+    """Lets the stream's model through the gate, loads it and holds the stream against it. Raises ModelError for the
+    first thing that is wrong."""
     model_file(stream.model, folder)
     from transom.edge.assembly import stream_spec
 
-    opened = choice.open_model(stream.model, folder, runtime, stream.model_sha256)
+    voucher = gate.admit(choice.find(stream.model, folder, runtime), stream.model_sha256)
+    opened = choice.open_model(stream.model, folder, runtime, voucher.sha256)
     manifest = choice.from_opened(opened).manifest
     stream_spec(name, stream, manifest)
     one_value = stream.payload in ("number", "json") or stream.value is not None
@@ -90,7 +100,7 @@ def check_model(name: str, stream: StreamSettings, folder: Path, runtime: choice
             f"{len(manifest.channels)} channels",
             'name the level that tells them apart {channel}, or set payload = "object"',
         )
-    return opened
+    return opened, voucher
 
 
 def _at_key(error: TransomError, stream: str) -> TransomError:
@@ -100,7 +110,12 @@ def _at_key(error: TransomError, stream: str) -> TransomError:
     return type(error)(place, error.problem, error.remedy)
 
 
-def summary(settings: Settings, bundles: dict[str, choice.Opened], greeting: str = "") -> Iterator[str]:
+def summary(
+    settings: Settings,
+    bundles: dict[str, choice.Opened],
+    greeting: str = "",
+    vouchers: Mapping[str, Voucher] = MappingProxyType({}),
+) -> Iterator[str]:
     """What would run, for a person; no secrets."""
     broker = settings.broker
     yield f"configuration  {settings.config or 'defaults, variables and flags (no file)'}"
@@ -119,13 +134,16 @@ def summary(settings: Settings, bundles: dict[str, choice.Opened], greeting: str
         yield f"stream         {name}: {Pattern.parse(stream.topic).filter}"
         yield f"               {manifest.label} for {manifest.task}: {channels}"
         yield f"               sha256 {bundles[name].sha256}"
+        if name in vouchers:
+            yield f"               {vouchers[name]}"
         alarm = (
             f"score {stream.threshold:g}" if stream.budget is None else f"false alarms {format_budget(stream.budget)}"
         )
         yield f"               windows of {manifest.length} steps, step {length}, {alarm} a series"
     if settings.http.port is not None:
         yield f"http           {settings.http.host}:{settings.http.port}: /metrics, /healthz, /readyz"
-    notes = (*broker_notes(broker), *remote_notes(settings), *http_notes(settings.http))
+    trust = trust_notes(allow_unsigned=settings.models.allow_unsigned, vouchers=vouchers)
+    notes = (*trust, *broker_notes(broker), *remote_notes(settings), *http_notes(settings.http))
     for note in (*notes, *stream_notes(settings, bundles)):
         yield f"WARNING        {note}"
     yield "no problems"

@@ -61,7 +61,7 @@ def areas(args: argparse.Namespace) -> Iterator[Area]:
             lambda: machine.torch_findings(machine.look_torch(), gpu=machine.look_gpu(), machine=platform.machine()),
         )
     yield "configuration", lambda: configuration_findings(reading.problems, settings)
-    yield "models", lambda: storage.model_findings(reading.streams, reading.folder, runtime)
+    yield "models", lambda: storage.model_findings(reading.streams, reading.folder, runtime, reading.trust)
     if settings is not None:
         named = "state" in settings.agent.model_fields_set
         folder, others = storage.state_of(settings.agent.state, named=named)

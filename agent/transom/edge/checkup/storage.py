@@ -5,12 +5,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from transom.edge import installing
+from transom.edge import gate, installing
 from transom.edge.checkup import Finding
 from transom.edge.unit import MARK, unit
 from transom.errors import TransomError
 from transom.runtimes import choice
-from transom.settings import StreamSettings
+from transom.runtimes.trust import Policy, Voucher, vouch
+from transom.settings import ModelsSettings, StreamSettings
 
 LEAST_FREE = 500 << 20  # bytes: the journal, a new model beside the old one, and some days of the system's own logs
 SECRET = "LoadCredential="
@@ -57,17 +58,30 @@ def state_findings(folder: Path, *, trial: bool = True) -> Iterator[Finding]:
 
 
 def model_findings(
-    streams: dict[str, StreamSettings], folder: Path, runtime: choice.Runtime = "auto"
-) -> Iterator[Finding]:
-    """Models that are missing, damaged, or not those whose digest is written down."""
+    streams: dict[str, StreamSettings], folder: Path, runtime: choice.Runtime = "auto",
+    trust: ModelsSettings | None = None,
+) -> Iterator[Finding]:  # fmt: skip
+    """Models that are missing, damaged, not those whose digest is written down, or those for which nobody vouches.
+    trust: None where that cannot be known."""
+    models = trust or ModelsSettings(allow_unsigned=True)
+    policy = Policy.of(models.trusted_keys, allow_unsigned=models.allow_unsigned)
+    vouchers: dict[str, Voucher] = {}
     for name, stream in streams.items():
         try:
-            choice.open_model(stream.model, folder, runtime, stream.model_sha256)
+            file = choice.find(stream.model, folder, runtime)
+            vouchers[name] = vouch(file, stream.model_sha256, policy)
+            choice.open_file(file, vouchers[name].sha256)
         except TransomError as error:
             mend = (
                 f"{error.remedy}; its digest: sha256sum {error.place}" if "SHA-256" in error.problem else error.remedy
             )
             yield Finding(f"streams.{name}: {error.place}: {error.problem}", "this stream would not run", mend)
+    for note in gate.notes(allow_unsigned=trust is not None and trust.allow_unsigned, vouchers=vouchers):
+        yield Finding(
+            note.partition("; sign them")[0],
+            "whoever can write a model file, or its folder, decides what the agent computes",
+            "transom keygen; transom sign MODEL; then models.trusted_keys in place of models.allow_unsigned",
+        )
 
 
 def state_of(settings_state: Path, *, named: bool, service: str = "transom", units: Path = UNITS) -> tuple[Path, bool]:
