@@ -51,8 +51,8 @@ class Told(NamedTuple):
 
 
 def foreseen(p_value: NDArray[np.float64], windows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """p_value, windows seen: [n] -> p-value float64 [n], no smaller than before: sqrt(p / windows) below 1 / windows, but
-    at most DOUBT times as large.
+    """p_value, windows seen: [n] -> p-value float64 [n], no smaller: sqrt(p / windows) below 1 / windows, but at most
+    DOUBT times as large.
 
     So of a bar with bar x windows < 1 only p <= bar^2 x windows is over: while a series is younger than the time in
     which one false alarm is allowed, what raises one must be as much rarer as the bar lies beyond all it has shown. A
