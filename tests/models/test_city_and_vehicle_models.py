@@ -21,7 +21,9 @@ def lines(path: Path) -> list[dict[str, dict[str, list[list[float]]]]]:
 
 def test_the_recipe_of_a_real_recording_gives_the_shipped_file(data_dir: Path, tmp_path: Path) -> None:
     output = tmp_path / "motion.pt"
-    assert main(["train", "--recipe", "motion", "--data", str(data_dir), "--output", str(output)]) == 0
+    # In a process of its own: TorchScript gives a class that was compiled before another name, and so another digest.
+    command = [sys.executable, "-m", "transom", "train", "--recipe", "motion", "--data", str(data_dir)]
+    subprocess.run([*command, "--output", str(output)], check=True, timeout=120)
     made, shipped = (bundle.open_bundle(p).manifest for p in (output, bundle.shipped_models()["motion"]))
     assert made.metrics == pytest.approx(shipped.metrics)
     if made.torch == shipped.torch:  # another version has other last digits

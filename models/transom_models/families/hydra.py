@@ -13,7 +13,7 @@ from torch import Tensor, nn
 KERNEL = 9
 GROUP = 8
 DILATIONS = (1, 2, 4, 8, 16, 32)
-PART = 0.6  # of a window, that each part is long
+PART = 6  # tenths of a window, that each part is long
 PARTS = 3
 
 
@@ -51,12 +51,13 @@ class Hydra(nn.Module):
             least, loser = y.min(2)
             won = torch.zeros_like(y[:, :, :, 0]).scatter_add(2, winner, torch.relu(most))
             lost = torch.zeros_like(y[:, :, :, 0]).scatter_add(2, loser, torch.ones_like(least))
-            found += [torch.sqrt(won / y.shape[3]).flatten(1), torch.sqrt(lost / y.shape[3]).flatten(1)]
+            found.append(torch.sqrt(won / y.shape[3]).flatten(1))
+            found.append(torch.sqrt(lost / y.shape[3]).flatten(1))
         return torch.cat(found, 1)[:, : self.hidden]
 
     def views(self, x: Tensor) -> Tensor:
         """[B, T, F] -> [B, parts, D]."""
-        length = max(1, int(self.part * x.shape[1]))
+        length = max(1, self.part * x.shape[1] // 10)
         found: list[Tensor] = []
         for i in range(self.parts):
             begin = (x.shape[1] - length) * i // (self.parts - 1)
