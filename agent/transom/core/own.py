@@ -3,7 +3,7 @@
 For models that take any sensor, and so cannot know what this one is like. A window's surprise is -log of the p-value
 of its novelty by peaks over a threshold; REALISED turns it into how often it really came on simulated normal data, as
 news, because distances to centres that go on learning are not exponentially distributed. What is rarer than once in all
-windows so far is extrapolated, and counts for half on the scale of logarithms (`foreseen`).
+windows so far is extrapolated, and doubted (`foreseen`).
 """
 
 from collections.abc import Iterator
