@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,8 +109,9 @@ def test_it_shows_the_series_the_alert_its_end_and_the_agents_going(mosquitto_br
 def test_after_its_restart_it_shows_at_once_what_was_there(mosquitto_broker, tmp_path: Path) -> None:
     port = mosquitto_broker.port
     with Heard(port, "transom/#") as other, running(agent_of(configured(tmp_path, port))):
-        for value in [*(20 + i % 3 for i in range(100)), 90]:
-            other.client.publish("plant/d/x", json.dumps(value), 1)
+        begun = time.time() - 101
+        for i, value in enumerate([*(20 + i % 3 for i in range(100)), 90]):  # one a second, which came at once
+            other.client.publish("plant/d/x", json.dumps({"value": value, "time": begun + i}), 1)
         other.wait_for("transom/gw/s/d/x/alert")
         for _ in range(2):
             with home(port) as shown:

@@ -110,11 +110,11 @@ def test_doctor_finds_unsigned_models_and_that_they_are_allowed(here: Path) -> N
     config = here / "transom.toml"
     config.write_text('[streams.a]\ntopic = "x/{channel}"\nmodel = "pump.pt"\n')
     reading = read(config, {})
-    (found,) = storage.model_findings(reading.streams, reading.folder, reading.trust)
+    (found,) = storage.model_findings(reading.streams, reading.folder, trust=reading.trust)
     assert "is not signed by a key of models.trusted_keys" in found.what
     assert "transom sign" in found.mend
     reading = read(config, {"models.allow_unsigned": "true"})
-    (found,) = storage.model_findings(reading.streams, reading.folder, reading.trust)
+    (found,) = storage.model_findings(reading.streams, reading.folder, trust=reading.trust)
     assert "NOBODY vouches for the model of a" in found.what
     assert not found.note
 
