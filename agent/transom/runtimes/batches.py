@@ -50,9 +50,9 @@ class BatchedModel(ABC):
     def _call(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
         """float32 [B, T, C], which it may write into -> arrays by name, checked by the caller. Raises ModelError."""
 
+    @abstractmethod
     def _call_step(self, values: Array, state: Array) -> tuple[Mapping[str, NDArray[np.generic]], NDArray[np.generic]]:
         """As `_call` for one step: float32 [B, C] and [B, n] -> arrays by name, and the state after it."""
-        raise NotImplementedError
 
     def warm(self) -> None:
         """Runs each batch size, so that the first real call is quick, and gives up those that change a row's bits."""
