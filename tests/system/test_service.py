@@ -144,7 +144,7 @@ def test_an_error_that_escapes_saves_what_was_whole_and_no_more(mosquitto_broker
     again = Agent(chosen, build_pipeline(chosen))
     with Heard(mosquitto_broker.port, "transom/#") as other, running(again):
         counts_of(other, lambda c: c["accepted"] == 11)  # it was not acknowledged, comes again, and is no redelivery
-        assert again._keeper.redelivered.count == 0
+        assert again.keeper.redelivered.count == 0
 
 
 def test_a_stream_without_its_model_leaves_the_others_to_run_and_is_named(mosquitto_broker, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_reload_while_the_disk_refuses_ends_nothing(mosquitto_broker, tmp_path
             other.wait_until(lambda heard: b"disk is full" in heard["transom/gw/status"][-1])
             other.client.publish("home/kitchen", b"1", 1)
             counts_of(other, lambda c: c["accepted"] == 1, "t")
-        agent._keeper._retry = 0.0
+        agent.keeper._retry = 0.0
         other.wait_until(lambda heard: b"disk is full" not in heard["transom/gw/status"][-1])
 
 
@@ -245,8 +245,8 @@ def test_a_reload_applies_what_it_can_and_tells_of_the_rest(mosquitto_broker, tm
             end = time.monotonic() + 30
             while agent.settings is not now[0] and time.monotonic() < end:
                 time.sleep(0.05)
-            assert agent._keeper.linger.longest == 7.0
-            assert (agent._outbox.limit, agent._outbox.max_age) == (5, 9000)
+            assert agent.keeper.linger.longest == 7.0
+            assert (agent.outbox.limit, agent.outbox.max_age) == (5, 9000)
             assert logging.getLogger("transom").level == logging.ERROR
     finally:
         logging.getLogger("transom").setLevel(level)
@@ -316,7 +316,7 @@ def test_what_cannot_be_processed_before_the_end_is_counted(mosquitto_broker, tm
     late = Agent(chosen, build_pipeline(chosen))
     late._connect({})
     for message in messages:
-        late._inbox.put(message)
+        late.inbox.put(message)
     late._restore()
     late._close()
     counts = late.pipeline.accounts()["s"]

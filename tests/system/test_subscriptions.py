@@ -39,8 +39,8 @@ def test_one_filter_that_is_refused_does_not_make_the_agent_forget_the_others(mo
     })  # fmt: skip
     agent = Agent(chosen, build_pipeline(chosen))
     with running(agent):
-        assert agent._connection is not None
-        assert list(agent._connection.refused) == ["home/+"]
+        assert agent.connection is not None
+        assert list(agent.connection.refused) == ["home/+"]
     journal = Journal(tmp_path / "state", "process")
     journal.open()
     try:
