@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from ports import free_port
 
 from transom.edge.broker import EmbeddedBroker
 
@@ -49,12 +50,6 @@ class Mosquitto:
     folder: Path
     start: Callable[[], None]
     stop: Callable[[], None]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def _wait_listening(port: int) -> None:

@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from ports import free_port
 
-from conftest import Mosquitto, free_port
+from conftest import Mosquitto
 from tests_support import Heard
 from transom.edge import client, mqtt, receiver, wire
 from transom.edge.inbox import Inbox

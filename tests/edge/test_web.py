@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from ports import free_port
 
-from conftest import free_port
 from tests_metrics import ask
 from transom.edge import listener, web
 from transom.edge.listener import Answer, Listener, text

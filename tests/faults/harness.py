@@ -24,6 +24,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from ports import free_port
 
 from transom.core.pipeline import Message, Pipeline
 from transom.edge.assembly import build_pipeline
@@ -52,12 +53,6 @@ threshold = 2.0
 sequence = "n"
 {stream}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @dataclass

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
-from conftest import Mosquitto, free_port
+from conftest import Mosquitto
 from tests_metrics import Samples, ask, samples_of
 from tests_support import Heard
 from transom.edge import web
