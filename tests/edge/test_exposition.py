@@ -19,6 +19,7 @@ from transom.edge.inbox import Inbox
 from transom.edge.keeper import Keeper
 from transom.edge.mqtt import Connection
 from transom.edge.outbox import Outbox
+from transom.edge.web import NO_PAGE
 from transom.edge.wire import BrokerOptions, broker_options
 from transom.settings import load_settings
 
@@ -55,6 +56,7 @@ def snapshot(pipeline: Any, options: BrokerOptions, latencies: observe.Latencies
         ),
         "overloaded": False, "outbox": outbox.waiting | outbox.counts, "journal": keeper.counts(), "clock_steps": 2,
         "drift": drift_body(*pipeline.drifting()), "calls": {"ping": 2, "refused": 1},
+        "page": dict(NO_PAGE),
     }  # fmt: skip
     return observe.Snapshot(
         health=body, latency=latencies.histogram(), models=reports.models(pipeline), problems=("one",), ready=True,

@@ -132,7 +132,7 @@ def _fixed(text: bytes) -> bytes:
 
 def _numbers(array: NDArray[np.float64]) -> list[bytes]:
     """Each number of the array as JSON, in its order."""
-    return _encode(_rounded_all(array.reshape(-1)))[1:-1].split(b",") if array.size else []
+    return _encode(rounded_all(array.reshape(-1)))[1:-1].split(b",") if array.size else []
 
 
 def _times(end: NDArray[np.int64]) -> list[bytes]:
@@ -209,7 +209,7 @@ def topic_part(series: str) -> str:
     return _UNSAFE.sub(lambda m: "".join(f"%{byte:02X}" for byte in m[0].encode("utf-8", "replace")), series)
 
 
-def _rounded_all(array: NDArray[np.float64]) -> list[float | None]:
+def rounded_all(array: NDArray[np.float64]) -> list[float | None]:
     """[N] -> numbers with the seven significant digits that float32 holds; None where not finite."""
     finite = np.isfinite(array)
     size = np.abs(np.where(finite & (array != 0), array, 1.0))

@@ -65,7 +65,7 @@ class Agent:
         self._noted: list[Any] | None = None  # what was noted last
         self.overload = observe.Overload()
         self._turned = time.monotonic()  # when the latest turn began
-        self.web = Web(settings.http)
+        self.web = Web(settings.http, settings.agent.id)
         self._bulletin = Bulletin(self)
 
     @property
@@ -166,6 +166,7 @@ class Agent:
         tokens = [*work.tokens, *work.again]
         if turn.messages or turn.calls or tokens or alerts or events.moved or turn.jump or turn.shed or turn.refused:
             self.keeper.add(turn, tokens, work.marks, alerts)
+        self.web.show(events, self.pipeline.streams)
         if self._on_events is not None:
             self._on_events(events, self.present.now)
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Secret
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from transom.settings import rules
+from transom.settings.http import HttpSettings
 from transom.settings.quantities import Duration, PositiveDuration, Whole, Words
 from transom.settings.streams import Line, Section, StreamSettings
 
@@ -193,19 +194,6 @@ class HomeAssistantSettings(Section):
     )
     prefix: Annotated[str, AfterValidator(rules.plain_topic)] = Field(
         default="homeassistant", description="Discovery prefix, as set in Home Assistant's MQTT integration."
-    )
-
-
-class HttpSettings(Section):
-    """/metrics for Prometheus, /healthz and /readyz. Off unless a port is set. There is no log-in: only this host
-    reaches it, unless `host` says otherwise."""
-
-    port: Whole | None = Field(
-        default=None, ge=1, le=65535, examples=[9099], description="TCP port. Default: none, nothing listens."
-    )
-    host: Annotated[str, AfterValidator(rules.own_address)] = Field(
-        default="127.0.0.1",
-        description='Address of this host to listen at; "0.0.0.0" or "::" for all of its networks.',
     )
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from transom.settings.http import HttpSettings
 from transom.settings.options import (
     AgentSettings,
     BrokerSettings,
     HomeAssistantSettings,
-    HttpSettings,
     ModelsSettings,
     TlsSettings,
 )  # fmt: skip

@@ -1,25 +1,23 @@
 """What a setting may be beyond its type: topics, names, hosts, time zones, files, and keys that exclude each other.
 
-A value or the merged tables in; the value, or a ValueError(problem, remedy), or a list of problems out. Opens only the
-files with secrets and certificates.
+A value or the merged tables in; the value, or a ValueError(problem, remedy), or a list of problems out. Opens no file;
+`secrets` does.
 """
 
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from transom.core.topics import Pattern
 from transom.errors import PatternError, TransomError
 from transom.flags import nearest
+from transom.settings import secrets
 from transom.settings.quantities import parse_list, shown
 
 RESERVED = ("status", "info", "health", "request", "response")  # transom/<id>/<these> are the agent's own topics
 REMOTE = ("ping", "reload", "mute", "acknowledge", "explain", "set-budget")  # unmute is allowed with mute
-LARGEST_PASSWORD = 64 << 10  # MQTT 5.0, section 3.1.3.6: its length has two bytes
-LARGEST_PEM = 16 << 20
 
 Path_ = tuple[str, ...]
 
@@ -157,7 +155,7 @@ def channels(raw: object) -> object:
 def across(layers: Origins, *, need_streams: bool) -> list[TransomError]:
     """Problems between keys and with the files they name. Works on the raw tables, so that a wrong type hides none."""
     raw = layers.merged
-    found = [*_broker(_table(raw, "broker"))]
+    found = [*_broker(_table(raw, "broker")), *secrets.http(_table(raw, "http"))]
     streams = raw.get("streams", {})
     if need_streams and streams in ({}, None):
         found.append(
@@ -183,42 +181,9 @@ def _broker(broker: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:
     tls = _table(broker, "tls")
     if "key_file" in tls and "cert_file" not in tls:
         yield ("broker", "tls", "key_file"), "there is no certificate to go with it", "set broker.tls.cert_file"
-    files = [(("broker", "tls", key), tls.get(key), LARGEST_PEM) for key in ("ca_file", "cert_file", "key_file")]
-    for loc, name, limit in [(("broker", "password_file"), broker.get("password_file"), LARGEST_PASSWORD), *files]:
-        if isinstance(name, str):
-            try:
-                if not read_text(Path(name), limit):
-                    yield loc, f"{shown(name)} is empty", "write the file's content or remove the key"
-            except OSError as error:
-                yield loc, f"{shown(name)} cannot be read: {error.strerror}", "check the path and its permissions"
-            except ValueError as error:
-                yield loc, f"{shown(name)} {error}", "check that it is the right file"
-
-
-def read_text(file: Path, limit: int) -> str:
-    """The file's text without the line's end. Raises OSError, and ValueError for what is no such text."""
-    if file.exists() and not file.is_file():
-        raise ValueError("is not a regular file")  # a pipe could block for ever, and can be read only once
-    with file.open("rb") as stream:
-        content = stream.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"is larger than {limit >> 10:,} KiB")
-    try:
-        return content.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-
-
-def with_password(raw: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the tables with the password that stands in broker.password_file; `across` says if it is bad."""
-    broker = _table(raw, "broker")
-    file = broker.get("password_file")
-    if not isinstance(file, str) or "password" in broker:
-        return dict(raw)
-    try:
-        return raw | {"broker": {**broker, "password": read_text(Path(file), LARGEST_PASSWORD)}}
-    except (OSError, ValueError):
-        return dict(raw)
+    yield from secrets.file(("broker", "password_file"), broker.get("password_file"), secrets.LARGEST_PASSWORD)
+    for key in ("ca_file", "cert_file", "key_file"):
+        yield from secrets.file(("broker", "tls", key), tls.get(key), secrets.LARGEST_PEM)
 
 
 def _stream(name: str, stream: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:
