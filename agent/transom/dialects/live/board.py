@@ -31,7 +31,7 @@ class Seen:
     search: str = ""
     key: tuple[str, str] | None = None
     points: int = 0  # of the series' points
-    age: tuple[int, int] = (-1, 0)  # of the rings that these numbers are of
+    age: int = -1  # of the rings that these points are of; 0: it has been told that there are none
     alerts: int = -1  # changes of alerts; -1: not even that there are none
     list: dict[str, Any] = field(default_factory=dict)
 
@@ -44,6 +44,7 @@ class Board:
         self.about: Mapping[str, About] = {}
         self.notices = Notices()
         self._rings: dict[str, Rings] = {}
+        self._made = 0  # rings so far: no two have the same age
 
     def configure(self, about: Mapping[str, About]) -> None:
         """The streams that there are from now on; those that are gone are forgotten."""
@@ -57,7 +58,8 @@ class Board:
                 by_stream.setdefault(batch.stream, []).append(batch)
         for stream, batches in by_stream.items():
             if stream not in self._rings:
-                self._rings[stream] = Rings(self.room // max(1, len(self.about)))
+                self._made += 1
+                self._rings[stream] = Rings(self.room // max(1, len(self.about)), self._made << 32)
             self._rings[stream].take(batches)
         for alert in alerts:
             self.notices.take(alert)
@@ -82,12 +84,12 @@ class Board:
         rings = self._rings.get(stream)
         place = rings.place(series) if rings is not None else None
         if rings is None or place is None:
-            if seen.age == (0, 0):  # it has been told
+            if seen.age == 0:
                 return None
-            seen.age = 0, 0
+            seen.age = 0
             return {"stream": stream, "series": series, "anew": True, "time": []}
-        if seen.age != (id(rings), rings.age):
-            seen.age, seen.points = (id(rings), rings.age), 0
+        if seen.age != rings.age:
+            seen.age, seen.points = rings.age, 0
         points = rings.read(place, seen.points)
         if points.total == seen.points:
             return None

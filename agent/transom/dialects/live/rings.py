@@ -33,9 +33,9 @@ class Rings:
     """names: of the series, by their place; layout: of their points, None before the first; age: grows when series have
     changed their places."""
 
-    def __init__(self, room: int) -> None:
-        """room: bytes."""
-        self.room, self.age = room, 0
+    def __init__(self, room: int, age: int = 0) -> None:
+        """room: bytes; age: to begin with."""
+        self.room, self.age = room, age
         self._reset(None)
 
     def _reset(self, layout: Layout | None) -> None:

@@ -1,6 +1,6 @@
 // One series as charts: each channel over the band that was expected, its score, its classes, what is forecast.
 // Columns as the agent tells them in, drawings by uPlot and their words out.
-import { Plot } from "./plot.js";
+import { CLASSES, Plot } from "./plot.js";
 import { NAMES, badge, element, number, plain, say } from "./words.js";
 
 const by = (id) => document.getElementById(id);
@@ -55,7 +55,7 @@ export class Charts {
     by("key-expected").hidden = !told.expected;
     by("key-forecast").hidden = told.task !== "forecast";
     told.channels.slice(0, DRAWN).forEach((channel, i) => {
-      this.#add(plain(channel), (holder) => new Plot(holder, { channel: i, name: channel, unit: told.units[i], height: several ? 150 : 280 }));
+      this.#add(plain(channel), (holder) => new Plot(holder, { channel: i, name: channel, unit: told.units[i], height: several ? 150 : 320 }));
     });
     if (told.channels.length > DRAWN) by("charts").append(element("p", "soft", `${told.channels.length - DRAWN} more channels are not drawn`));
     if (told.score) this.#add("score", (holder) => new Plot(holder, { score: true, height: 96 }));
@@ -112,13 +112,17 @@ export class Charts {
   }
 
   #classes(data, last) {
-    const likely = data.classes.map((name, k) => [data.probability[k][last] ?? 0, plain(name)]).sort((a, b) => b[0] - a[0]);
+    const likely = data.classes.map((name, k) => [data.probability[k][last] ?? 0, plain(name), CLASSES[k % CLASSES.length]]).sort((a, b) => b[0] - a[0]);
     this.meters.replaceChildren(
-      ...likely.slice(0, LISTED).map(([p, name]) => {
+      ...likely.slice(0, LISTED).map(([p, name, ink]) => {
         const item = element("li");
         const meter = element("meter");
         meter.value = p;
-        item.append(element("span", "", name), meter, element("span", "number", `${number(Math.round(100 * p))} %`));
+        const swatch = element("i");
+        swatch.style.background = ink;
+        const words = element("span");
+        words.append(swatch, name);
+        item.append(words, meter, element("span", "number", `${number(Math.round(100 * p))} %`));
         return item;
       }),
     );

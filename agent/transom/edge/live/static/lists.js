@@ -1,5 +1,5 @@
 // The list of series and the alerts. What the agent tells in, elements that hold text out.
-import { STATES, badge, clock, element, plain, say } from "./words.js";
+import { STATES, badge, clock, element, number, plain, say } from "./words.js";
 
 const by = (id) => document.getElementById(id);
 const SHOWN = 100; // alerts
@@ -51,7 +51,7 @@ export class SeriesList {
     const [name, value, when] = row.parts;
     say(name, plain(series) || "(no name)");
     say(value, reading);
-    say(when, [several ? plain(stream) : "", score === null ? "" : `score ${score}`, clock(time)].filter(Boolean).join(", "));
+    say(when, [several ? plain(stream) : "", score === null ? "" : `score ${number(score)}`, clock(time)].filter(Boolean).join(", "));
     this.#current(row, key);
   }
 

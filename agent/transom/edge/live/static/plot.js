@@ -2,8 +2,9 @@
 /* global uPlot */
 import { NAMES, clock, number, plain, ticks } from "./words.js";
 
-const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a500", "#7f7f7f"]; // Okabe and Ito
+export const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a500", "#7f7f7f"]; // Okabe and Ito
 const DASHES = [[], [6, 3], [2, 2]]; // so that nobody needs to tell the colours apart
+const AHEAD = 10; // times its length that is shown of the past beside a forecast, and 60 points at least
 const SHADED = { alert: "--alert", pending: "--pending" };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -108,17 +109,26 @@ export class Plot {
       bands = [{ series: [3, 4], fill: ink("--band-fill") }, { series: [5, 7], fill: ink("--fan-fill") }];
     }
     const axis = { stroke: ink("--soft"), grid: { stroke: ink("--grid"), width: 1 }, ticks: { stroke: ink("--grid"), width: 1, size: 4 }, font: "12px system-ui, sans-serif" };
-    const range = this.what.classes ? { y: { range: [0, 1] } } : this.what.score ? { y: { range: (_, __, max) => [0, Math.max(1, 1.05 * max)] } } : {};
+    const scales = { x: { range: (_, min, max) => [this.#begin(min), max] } };
+    if (this.what.classes) scales.y = { range: [0, 1] };
+    if (this.what.score) scales.y = { range: (_, __, max) => [0, Math.max(1, 1.05 * max)] };
     return {
       width: this.#width(), height: this.what.height, ms: 1, legend: { show: false }, padding: [8, 12, 0, 0],
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
-      scales: range, series: [{}, ...series], bands,
+      scales, series: [{}, ...series], bands,
       axes: [
         { ...axis, size: 28, values: (_, splits, __, ___, step) => ticks(splits, step), space: 80 },
         { ...axis, size: 56, space: this.what.height < 160 ? 26 : 36, values: (_, splits) => splits.map(number) },
       ],
       hooks: { drawClear: [(u) => this.#shade(u, ink)], setCursor: [(u) => this.#point(u)] },
     };
+  }
+
+  // Where the drawing begins: the end of a long past, if there is a forecast that would be too small to see beside it.
+  #begin(min) {
+    const { time, forecast } = this.data;
+    if (!forecast) return min;
+    return time[Math.max(0, time.length - Math.max(60, AHEAD * forecast.time.length))] ?? min;
   }
 
   #point(u) {
@@ -149,6 +159,7 @@ export class Plot {
       const wide = ctx.measureText(name).width + 6 * devicePixelRatio;
       if (width > wide) {
         ctx.fillStyle = ink("--text");
+        ctx.textAlign = "left";
         ctx.textBaseline = "top";
         ctx.fillText(name, left + 3 * devicePixelRatio, u.bbox.top + 5 * devicePixelRatio);
       }

@@ -44,16 +44,16 @@ export function day(ms) {
   return `${t.getFullYear()}-${two(t.getMonth() + 1)}-${two(t.getDate())}`;
 }
 
-// Labels of an axis, as fine as its steps.
+// Labels of an axis, as fine as its steps. Where a day begins its date stands instead of the time.
 export function ticks(splits, step) {
   let before = "";
   return splits.map((ms) => {
     const t = new Date(ms);
-    const date = day(ms);
+    const date = day(ms).slice(5);
     const time = `${two(t.getHours())}:${two(t.getMinutes())}` + (step < 60_000 ? `:${two(t.getSeconds())}` : "");
-    const text = step >= 86_400_000 ? date : before && before !== date ? `${time}\n${date}` : time;
+    const begins = step >= 86_400_000 || (before && before !== date);
     before = date;
-    return text;
+    return begins ? date : time;
   });
 }
 
