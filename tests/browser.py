@@ -21,6 +21,10 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+class Gone(Exception):  # noqa: N818  # no error: another page has come
+    """The page went before it had answered."""
+
+
 class Browser:
     """`with Browser(tmp_path) as browser: browser.open(url)`. errors: what the page has complained of."""
 
@@ -66,6 +70,8 @@ class Browser:
             message = json.loads(self._socket.recv(timeout=PATIENCE + 10))
             self._note(message)
             if message.get("id") == self._number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise Gone
                 assert "error" not in message, message["error"]
                 result: dict[str, Any] = message["result"]
                 return result
@@ -108,7 +114,11 @@ class Browser:
             }};
             look();
         }})"""
-        if not self.ask(waiting):
+        try:
+            there = self.ask(waiting)
+        except Gone:
+            there = self.ask(waiting)  # of the page that came
+        if not there:
             raise AssertionError(f"never: {condition}; the page says: {self.ask('document.body.innerText')}")
 
     def picture(self, file: Path, *, whole: bool = False) -> None:
