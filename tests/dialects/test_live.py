@@ -201,7 +201,7 @@ def test_a_forecast_goes_on_from_the_latest_point() -> None:
     board.take([ahead(0), ahead(60_000_000)], [])
     fan = told(board, seen)["chart"]["forecast"]
     assert fan == {
-        "time": [180_000.0, 240_000.0], "targets": ["t"], "levels": [0.1, 0.9 - 0.4, 0.9], "low": [[0.0, 3.0]],
+        "time": [180_000.0, 240_000.0], "targets": ["t"], "levels": [0.1, 0.5, 0.9], "low": [[0.0, 3.0]],
         "middle": [[1.0, 4.0]], "high": [[2.0, 5.0]],
     }  # fmt: skip
 

@@ -1,6 +1,6 @@
 // One chart: columns in, a drawing out. The shades of alerts lie under the lines, and carry their word.
 /* global uPlot */
-import { NAMES, clock, number, plain, ticks } from "./words.js";
+import { NAMES, clock, levels, number, plain, ticks } from "./words.js";
 
 export const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a500", "#7f7f7f"]; // Okabe and Ito
 const DASHES = [[], [6, 3], [2, 2]]; // so that nobody needs to tell the colours apart
@@ -44,12 +44,14 @@ export class Plot {
     if (this.what.classes) return `of each class${when}`;
     const c = this.what.channel;
     const unit = this.what.unit ? ` ${plain(this.what.unit)}` : "";
-    let text = `${number(data.value[c][at])}${unit}`;
-    if (data.expected) text += `, expected ${number(data.expected[c][at])}`;
-    if (data.low && data.low[c][at] !== null) text += ` (${number(data.low[c][at])} to ${number(data.high[c][at])})`;
+    const y = this.plot?.scales.y;
+    const shown = (value) => number(value, y && y.min !== null ? y.max - y.min : 0);
+    let text = `${shown(data.value[c][at])}${unit}`;
+    if (data.expected) text += `, expected ${shown(data.expected[c][at])}`;
+    if (data.low && data.low[c][at] !== null) text += ` (${shown(data.low[c][at])} to ${shown(data.high[c][at])})`;
     const fan = this.#fan(data);
     if (fan && !pointed) {
-      const [low, middle, high] = [fan.low, fan.middle, fan.high].map((line) => number(line.at(-1)));
+      const [low, middle, high] = [fan.low, fan.middle, fan.high].map((line) => shown(line.at(-1)));
       text += `, forecast for ${clock(data.forecast.time.at(-1))}: ${middle} (${low} to ${high})`;
     }
     return text + when;
@@ -113,12 +115,12 @@ export class Plot {
     if (this.what.classes) scales.y = { range: [0, 1] };
     if (this.what.score) scales.y = { range: (_, __, max) => [0, Math.max(1, 1.05 * max)] };
     return {
-      width: this.#width(), height: this.what.height, ms: 1, legend: { show: false }, padding: [8, 12, 0, 0],
+      width: this.#width(), height: this.what.height, ms: 1, legend: { show: false }, padding: [8, 24, 0, 0],
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales, series: [{}, ...series], bands,
       axes: [
         { ...axis, size: 28, values: (_, splits, __, ___, step) => ticks(splits, step), space: 80 },
-        { ...axis, size: 56, space: this.what.height < 160 ? 26 : 36, values: (_, splits) => splits.map(number) },
+        { ...axis, size: 56, space: this.what.height < 160 ? 26 : 36, values: (_, splits, __, ___, step) => levels(splits, step) },
       ],
       hooks: { drawClear: [(u) => this.#shade(u, ink)], setCursor: [(u) => this.#point(u)] },
     };

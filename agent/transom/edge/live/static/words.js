@@ -21,13 +21,21 @@ export function plain(name) {
   return name.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, "\ufffd");
 }
 
-// Four digits that count, no exponent for ordinary sizes.
-export function number(value) {
+// Four digits that count, no exponent for ordinary sizes; more where the drawing's span needs them: 125.0713 in 0.01.
+export function number(value, span = 0) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
+  if (span > 0 && size > 100 * span && size < 1e7) return String(Number(value.toPrecision(Math.min(8, 2 + Math.ceil(Math.log10(size / span))))));
   if (size >= 1e7 || (size > 0 && size < 1e-4)) return value.toExponential(2);
   if (size >= 1000) return value.toFixed(0);
   return String(Number(value.toPrecision(4)));
+}
+
+// Labels of an axis of values, as fine as its steps.
+export function levels(splits, step) {
+  if (splits.some((v) => v !== 0 && (Math.abs(v) >= 1e7 || Math.abs(v) < 1e-4))) return splits.map((v) => number(v));
+  const digits = Math.min(8, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+  return splits.map((v) => v.toFixed(digits));
 }
 
 const two = (n) => String(n).padStart(2, "0");
