@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.resources import files as resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from ports import free_port
 
 from tests_metrics import ask
 from transom.core.events import Alert, Events, Predictions
-from transom.dialects.live.board import Board, Seen
+from transom.dialects.live import notices, rings
+from transom.dialects.live.board import LISTED, ROOM, Board, Seen
 from transom.edge import listener
 from transom.edge.listener import Answer, Listener, Request
 from transom.edge.live import hub as hub_module
@@ -31,6 +33,7 @@ from transom.settings import HttpSettings, load_settings
 
 TOKEN = "0123456789abcdef-secret"
 STREAMS: dict[str, Any] = {}
+GUIDE = (Path(__file__).parents[2] / "docs" / "live-page.md").read_text()
 STATIC = resources("transom.edge.live") / "static"
 
 
@@ -465,7 +468,7 @@ def test_settings_that_would_leave_the_page_open_are_refused(given: dict[str, An
     assert "1234567890123456" not in str(refusal.value)
 
 
-def test_the_token_stands_in_a_file_of_its_own(tmp_path: Any) -> None:
+def test_the_token_stands_in_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "page-token").write_text(f"{TOKEN}\n")
     (tmp_path / "agent.toml").write_text(
         '[http]\nport = 9099\nhost = "0.0.0.0"\npage = true\ntoken_file = "page-token"\n[streams.s]\ntopic = "a/{d}"\n'
@@ -474,3 +477,19 @@ def test_the_token_stands_in_a_file_of_its_own(tmp_path: Any) -> None:
     assert settings.http.token is not None
     assert settings.http.token.get_secret_value() == TOKEN
     assert TOKEN not in repr(settings)
+
+
+def test_the_guides_configurations_are_right(tmp_path: Path) -> None:
+    (tmp_path / "page-token").write_text(f"{TOKEN}\n")
+    blocks = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        (tmp_path / "agent.toml").write_text(f'{block}[streams.s]\ntopic = "a/{{d}}"\n')
+        assert load_settings(tmp_path / "agent.toml", {}).http.page
+
+
+def test_the_guide_says_the_bounds_that_hold() -> None:
+    for bound in (f"| {MOST}; one more is told so", f"| {BEHIND}; one that is further behind", f"every {FOLD:,}\npredictions",
+                  f"the {LISTED} worst first", f"{ROOM >> 20} MiB: {rings.MOST} points", f"{rings.LEAST} at least",
+                  f"| {notices.MOST}, those"):  # fmt: skip
+        assert bound in GUIDE, bound
