@@ -82,18 +82,19 @@ class Rings:
         order = np.argsort(ids, kind="stable")
         order = order[np.searchsorted(ids[order], 0) :]  # without those for whom there was no room
         ids = ids[order]
+        if not len(ids):
+            return
         first = np.r_[True, ids[1:] != ids[:-1]]
         begin = np.flatnonzero(first)
         many = np.diff(np.r_[begin, len(ids)])
         rank = np.arange(len(ids)) - np.repeat(begin, many)
-        kept = rank >= np.repeat(many, many) - self._n  # what would be written over at once is left out
-        order, rows, at = order[kept], ids[kept], (self._count[ids] + rank)[kept] % self._n
-        self._time[rows, at] = np.concatenate([b.end for b in batches])[order]
-        self._state[rows, at] = np.concatenate([b.state for b in batches])[order]
-        self._rows[rows, at] = np.concatenate([self.layout.rows(b) for b in batches])[order]
+        at = (self._count[ids] + rank) % self._n  # of those that meet in one place the last stays
+        self._time[ids, at] = np.concatenate([b.end for b in batches])[order]
+        self._state[ids, at] = np.concatenate([b.state for b in batches])[order]
+        self._rows[ids, at] = np.concatenate([self.layout.rows(b) for b in batches])[order]
         self._count[ids[first]] += many
         if self.layout.forecast:
-            last = order[np.flatnonzero(np.r_[rows[1:] != rows[:-1], True])]
+            last = order[np.flatnonzero(np.r_[ids[1:] != ids[:-1], True])]
             self._forecast[ids[first]] = np.concatenate([b.forecast for b in batches if b.forecast is not None])[last]
 
     def _places(self, batches: Sequence[Predictions]) -> NDArray[np.int64]:
