@@ -86,11 +86,13 @@ def test_a_person_sees_values_bands_and_alerts_and_a_name_is_text(
         browser.look(390, 844, dark=True)
         browser.open(f"http://127.0.0.1:{plant.port}/live/")
         # The form of the token.
-        browser.wait("document.querySelector('#token')")
+        browser.wait("document.querySelector('#token') && document.readyState === 'complete'")
         browser.ask("document.querySelector('#token').value = 'wrong'; document.querySelector('button').click()")
         browser.wait("document.querySelector('#answer').textContent === 'This is not the token.'")
         browser.ask(f"document.querySelector('#token').value = '{TOKEN}'; document.querySelector('button').click()")
         browser.wait(f"{text('#doing')}.startsWith('watching')")
+        plant.send(20.0)
+        browser.wait(f"{text('#filling')} === '2 more fill their first window'")
         # A value and a band, as they come.
         plant.send(*(20 + 0.1 * (i % 7) for i in range(LEARNT)))
         name = f"{HOSTILE}/t"

@@ -105,6 +105,7 @@ class Page:
             problems.append(f"the run loop has not turned for {still:.0f} s")
         return {
             **head, "ready": snapshot.ready, "connected": snapshot.connected, "problems": problems,
+            "series": sum(counts["series"] for counts in snapshot.health.get("streams", {}).values()),
             "readings_per_s": snapshot.health.get("readings_per_s"),
             "latency_ms": snapshot.health.get("latency_ms", {}).get("p50"),
         }  # fmt: skip

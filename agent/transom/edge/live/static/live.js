@@ -19,6 +19,7 @@ let source = null;
 let heard = Date.now();
 let first = true; // the next message tells all there is
 let timer = 0;
+let total = 0; // series that are listed or could be
 
 // The address keeps what is chosen behind its #; a token that came in it goes.
 function chosen() {
@@ -98,6 +99,8 @@ function take(told) {
   const all = first;
   first = false;
   head(told.head);
+  if (told.list) total = told.list.total;
+  filling((told.head.series ?? 0) - total);
   if (told.alerts) alerts.take(told.alerts, all);
   if (told.chart) {
     if (!key) key = [told.chart.stream, told.chart.series];
@@ -109,6 +112,13 @@ function take(told) {
     if (row) charts.state(row[2]);
   }
   document.title = `${alerts.standing ? `▲${alerts.standing} ` : ""}Transom ${told.head.agent}`;
+}
+
+// Series that the agent knows and has not judged yet.
+function filling(many) {
+  const note = by("filling");
+  note.hidden = many <= 0;
+  say(note, `${many} more fill${many === 1 ? "s its" : " their"} first window`);
 }
 
 function head(told) {
