@@ -1,7 +1,8 @@
-"""Prints the annotated reference configuration: `python -m transom.settings > config/agent.toml`."""
+"""Prints the annotated reference configuration: `python -m transom.settings > config/agent.toml`; with --page, for people
+who read rather than edit, `python -m transom.settings --page > docs/settings.md`."""
 
 import sys
 
-from transom.settings.reference import reference
+from transom.settings.reference import page, reference
 
-sys.stdout.write(reference())
+sys.stdout.write(page() if sys.argv[1:] == ["--page"] else reference())
