@@ -1,5 +1,7 @@
-"""Prints the annotated reference configuration: `python -m transom.settings > config/agent.toml`; with --page, for people
-who read rather than edit, `python -m transom.settings --page > docs/settings.md`."""
+"""Prints the annotated reference configuration: `python -m transom.settings > config/agent.toml`.
+
+With --page as a page to read: `python -m transom.settings --page > docs/settings.md`.
+"""
 
 import sys
 

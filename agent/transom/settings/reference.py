@@ -66,13 +66,13 @@ def reference() -> str:
 PAGE = """\
 # Settings
 
-Every setting, made from the program: `python -m transom.settings --page > docs/settings.md`. The same as a file to start
-from is [config/agent.toml](../config/agent.toml); how files, variables and flags come together, and how durations, sizes and
-budgets are written, says [configuration.md](configuration.md).
+Every setting, made from the program: `python -m transom.settings --page > docs/settings.md`. The same as a file to
+start from is [config/agent.toml](../config/agent.toml); how files, variables and flags come together, and how
+durations, sizes and budgets are written, says [configuration.md](configuration.md).
 
 A key is written in its table of the file, as a flag (`--broker.host 192.0.2.7`) or as a variable
-(`TRANSOM_BROKER__HOST=192.0.2.7`). Changes are taken while the agent runs, but for those of `agent.id`, `agent.state` and
-`agent.durability`, which are refused, and of `agent.inbox`, which waits for the next start."""
+(`TRANSOM_BROKER__HOST=192.0.2.7`). Changes are taken while the agent runs, but for those of `agent.id`, `agent.state`
+and `agent.durability`, which are refused, and of `agent.inbox`, which waits for the next start."""
 
 
 def page() -> str:
