@@ -10,7 +10,7 @@ import pytest
 
 from tests_support import Heard
 from transom.cli import main
-from transom.edge.checkup import Finding, broker, machine, mosquitto, storage
+from transom.edge.checkup import Finding, broker, machine, mosquitto, storage, trial
 from transom.edge.checkup.machine import Torch, clock_findings, cpu_findings, torch_findings
 from transom.runtimes.bundle import shipped_models
 
@@ -36,7 +36,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
     monkeypatch.setattr(machine, "look_torch", lambda: Torch("2.10.0", None, True))
     monkeypatch.setattr(storage, "UNITS", tmp_path / "no-units")
     monkeypatch.setattr(broker, "mosquitto_findings", lambda _host: iter(()))
-    monkeypatch.setattr(broker, "LISTEN", 0.5)
+    monkeypatch.setattr(trial, "LISTEN", 0.5)
 
     def make(port: int = 1, login: str = "", more: str = "") -> Path:
         file = tmp_path / "agent.toml"

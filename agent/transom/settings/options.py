@@ -113,6 +113,16 @@ class TlsSettings(Section):
         examples=["/etc/transom/client.key"],
         description="PEM file with the key of that certificate. Default: it stands in cert_file.",
     )
+    key_password_file: Path | None = Field(
+        default=None,
+        examples=["${CREDENTIALS_DIRECTORY}/key-password"],
+        description="File that holds the password of an encrypted key and nothing else.",
+    )
+    alpn: Annotated[Words, AfterValidator(rules.alpn)] = Field(
+        default=(),
+        description='Protocols to offer in the handshake (ALPN), as a broker that shares port 443 wants it: "mqtt", or '
+        '"x-amzn-mqtt-ca" for AWS IoT. []: none.',
+    )
     insecure: bool = Field(
         default=False,
         description="true: the broker's name is not verified, so anyone may pose as the broker. For tests only.",

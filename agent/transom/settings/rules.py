@@ -74,6 +74,13 @@ def host(name: str) -> str:
     return name
 
 
+def alpn(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not 1 <= len(name) <= 255 or not name.isascii() or not name.isprintable():  # RFC 7301, section 3.1
+            raise ValueError(f"{shown(name)} is no protocol's name", 'write 1 to 255 characters of ASCII, as in "mqtt"')
+    return names
+
+
 def own_address(name: str) -> str:
     """An address to listen at. No other name than localhost: to ask for one could hold the agent up."""
     try:
@@ -183,7 +190,8 @@ def _broker(broker: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:
     tls = _table(broker, "tls")
     if "key_file" in tls and "cert_file" not in tls:
         yield ("broker", "tls", "key_file"), "there is no certificate to go with it", "set broker.tls.cert_file"
-    files = [(("broker", "tls", key), tls.get(key), LARGEST_PEM) for key in ("ca_file", "cert_file", "key_file")]
+    pems = ("ca_file", "cert_file", "key_file", "key_password_file")
+    files = [(("broker", "tls", key), tls.get(key), LARGEST_PEM) for key in pems]
     for loc, name, limit in [(("broker", "password_file"), broker.get("password_file"), LARGEST_PASSWORD), *files]:
         if isinstance(name, str):
             try:
