@@ -23,6 +23,8 @@ from tests_support import Heard
 from transom.dialects.plain import Publication
 from transom.edge import certificates
 from transom.edge.certificates import Certificates
+from transom.edge.checkup import broker as checkup
+from transom.edge.checkup import trial
 from transom.edge.inbox import Inbox
 from transom.edge.mqtt import Connection
 from transom.edge.tls import TlsOptions
@@ -106,6 +108,7 @@ class Place:
         self.ca, self.other = Authority(folder, "ca"), Authority(folder, "other")
         self.ca.write("server")
         self.ca.write("elsewhere", host="broker.example")
+        self.ca.write("short", end=10.5 * 24 * HOUR)
         self.ca.write("old", begin=-YEAR, end=-HOUR)
         self.ca.write("future", begin=24 * HOUR)
         self.ca.write("client")
@@ -117,7 +120,7 @@ class Place:
     def lines(self) -> list[str]:
         """Of mosquitto.conf: the first listener, {port}, has no TLS."""
         lines = ["per_listener_settings true", "allow_anonymous true"]
-        for name in ("server", "elsewhere", "old", "future", "mutual", "websockets"):
+        for name in ("server", "elsewhere", "short", "old", "future", "mutual", "websockets"):
             self.ports[name] = free_port()
             certificate = name if (self.folder / f"{name}.pem").exists() else "server"
             lines += [f"listener {self.ports[name]} 127.0.0.1", "allow_anonymous true"]
@@ -403,6 +406,34 @@ def test_what_ends_is_told_of_from_21_days_before(
         assert len(watched.problems) == bool(sentence)
         assert sentence in "".join(watched.problems)
         assert len(caplog.messages) == bool(sentence)  # once
+
+
+def test_a_broker_whose_certificate_ends_soon_is_told_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "LOOK", 0.05)
+    sentence = "the broker's certificate ends in 10 days"
+    connection = Connection(
+        BrokerOptions(port=place.ports["short"], tls=TlsOptions(place.ca.file)), filters=["a"], inbox=Inbox(9)
+    )
+    told, look = threading.Event(), connection.certificates.look
+
+    def looked() -> bool:
+        anew = look()
+        if connection.certificates.problems:
+            told.set()
+        return anew
+
+    connection.certificates.look = looked  # type: ignore[method-assign]
+    connection.start()
+    try:
+        assert told.wait(10)
+        assert sentence in connection.certificates.problems[0]
+        assert connection.certificates.ends()["broker"] > 0
+    finally:
+        connection.close()
+    flags = {"broker.port": str(place.ports["short"]), "broker.tls.ca_file": str(place.ca.file)}
+    monkeypatch.setattr(trial, "LISTEN", 0.1)
+    found = list(checkup.findings(load_settings(None, flags, need_streams=False)))
+    assert any(sentence in f.what and f.mend == "renew it at the broker" for f in found)
 
 
 @pytest.mark.parametrize(("end", "anew"), [(YEAR, False), (HOUR / 2, True)])

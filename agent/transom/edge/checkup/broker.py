@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from transom.edge.checkup import Finding
-from transom.edge.checkup.certificates import certificate_findings
+from transom.edge.checkup.certificates import certificate_findings, ending
 from transom.edge.checkup.mosquitto import mosquitto_findings
 from transom.edge.checkup.rights import try_rights
 from transom.edge.checkup.trial import Trial
@@ -38,6 +38,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     try:
         tried = try_rights(settings, replace(options, session=0), version5=version5)
         yield from tried.findings
+        yield from ending({} if tried.broker_until is None else {"broker": tried.broker_until})
         yield from leftover_findings(tried.heard, settings)
         if options.qos and options.session:
             yield from _session(options, f"{settings.base}/doctor" if tried.readable else "", version5=version5)

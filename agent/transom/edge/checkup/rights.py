@@ -20,16 +20,18 @@ from transom.settings import Settings
 
 class Tried(NamedTuple):
     """heard: (topic, payload, retained); readable: whether what is published to BASE/doctor can be read there, which
-    the agent does not need."""
+    the agent does not need. broker_until: when the certificate of the broker ends, s since 1970, None without TLS."""
 
     findings: list[Finding]
     heard: list[tuple[str, bytes, bool]]
     readable: bool
+    broker_until: float | None
 
 
 def try_rights(settings: Settings, options: BrokerOptions, *, version5: bool) -> Tried:
     """Raises OSError and BrokerError for a connection that fails."""
     one, token = Trial(options, version5=version5), str(time.time_ns()).encode()
+    until = one.tls.broker_until() if one.tls is not None else None
     try:
         filters = {name: Pattern.parse(s.topic).filter for name, s in settings.streams.items()}
         found = [*_streams(one, settings, filters), *_own(one, settings, list(filters), token, version5=version5)]
@@ -40,7 +42,7 @@ def try_rights(settings: Settings, options: BrokerOptions, *, version5: bool) ->
         found += _unheard(one, settings, filters)
     finally:
         one.close()
-    return Tried(found, one.heard, (f"{settings.base}/doctor", token, False) in one.heard)
+    return Tried(found, one.heard, (f"{settings.base}/doctor", token, False) in one.heard, until)
 
 
 def _streams(one: Trial, settings: Settings, filters: dict[str, str]) -> Iterator[Finding]:
@@ -102,6 +104,7 @@ def _homeassistant(one: Trial, settings: Settings) -> Iterator[Finding]:
 
 def _unheard(one: Trial, settings: Settings, filters: dict[str, str]) -> Iterator[Finding]:
     broker = settings.broker
+    trust = f" --cafile {broker.tls.ca_file or '/etc/ssl/certs/ca-certificates.crt'}" if broker.tls.enabled else ""
     unheard = [n for n, f in filters.items() if not any(paho.topic_matches_sub(f, t) for t, _, _ in one.heard)]
     if unheard:
         names = ", ".join(f"streams.{n} ({filters[n]})" for n in unheard)
@@ -109,7 +112,7 @@ def _unheard(one: Trial, settings: Settings, filters: dict[str, str]) -> Iterato
         yield Finding(
             f"nothing was heard within {trial.LISTEN:.0f} s for {names}",
             "slow sensors, a wrong topic, or an ACL that forbids reading it, which mosquitto does not say",
-            f"mosquitto_sub -h {broker.host} -p {broker.port} -t '{topic}' -v   (as another user; if that shows "
+            f"mosquitto_sub -h {broker.host} -p {broker.port}{trust} -t '{topic}' -v   (as another user; if that shows "
             f"readings, add {rule(settings, 'read', topic)})",
             note=True,
         )
@@ -117,6 +120,8 @@ def _unheard(one: Trial, settings: Settings, filters: dict[str, str]) -> Iterato
 
 def rule(settings: Settings, right: str, topic: str) -> str:
     """The line of mosquitto's acl_file, and where it goes."""
-    user = settings.broker.username
-    who = f"user {user}, " if user else ""
+    broker = settings.broker
+    who = f"user {broker.username}, " if broker.username else ""
+    if not who and broker.tls.cert_file:  # mosquitto's use_identity_as_username
+        who = f"user NAME (the common name in {broker.tls.cert_file.name}), "
     return f"in the broker's acl_file: {who}topic {right} {topic}; then: sudo systemctl reload mosquitto"

@@ -8,6 +8,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.reasoncodes import ReasonCode
 
 from transom.edge.client import Client, PlainClient
+from transom.edge.tls import Changeable, make_context
 from transom.edge.wire import WIRED, BrokerOptions, connect, new_client
 from transom.errors import BrokerError
 
@@ -24,7 +25,10 @@ class Trial:
         self.published: dict[int, ReasonCode] = {}
         self.present, self.version5 = False, version5
         self._answer: ReasonCode | None = None
-        client: Client | PlainClient = new_client(options, version5=version5, client_id=options.client_id)
+        self.tls = None if options.tls is None else Changeable(make_context(options.tls))
+        client: Client | PlainClient = new_client(
+            options, version5=version5, client_id=options.client_id, context=self.tls
+        )
         client.on_connect, client.on_batch = self._on_connect, self._on_batch
         client.on_subscribe = lambda _c, _d, mid, reasons, _p: self.granted.__setitem__(mid, reasons)
         client.on_publish = lambda _c, _d, mid, reason, _p: self.published.__setitem__(mid, reason)
