@@ -367,6 +367,9 @@ def test_files_that_still_change_are_not_read(own: Callable[..., TlsOptions]) ->
     own()
     clock.now += certificates.LOOK
     watched.look()
+    clock.now += certificates.SETTLE / 2
+    watched.look()
+    assert watched.context.current is first
     own()
     clock.now += certificates.SETTLE
     watched.look()
