@@ -130,7 +130,8 @@ class TlsSettings(Section):
 
     @model_validator(mode="after")
     def _on_when_configured(self) -> Self:
-        if "enabled" not in self.model_fields_set and (self.insecure or self.model_fields_set - {"insecure"}):
+        chosen = self.insecure or self.alpn or self.model_fields_set - {"insecure", "alpn"}
+        if "enabled" not in self.model_fields_set and chosen:
             self.__dict__["enabled"] = True  # frozen for everyone else: a default that depends on other keys
         return self
 
