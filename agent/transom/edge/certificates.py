@@ -84,9 +84,10 @@ class Certificates:
         except BrokerError as error:
             self._refused = f"the new certificates are refused, the old ones go on: {error}{_credential(tls)}"
             return
-        self._taken, self._refused, context.current = digest, "", fresh
-        kept = {c: e for c, e in self._ends.items() if c is context.used}
-        self._ends = kept | {fresh: ends}
+        self._taken, self._refused = digest, ""
+        self._ends = self._ends | {fresh: ends}  # before it is current: another thread may ask
+        context.current = fresh
+        self._ends = {c: e for c, e in self._ends.items() if c in (fresh, context.used)}
         log.info("the certificates of broker.tls have changed; the next connection uses them")
 
     def _tell(self) -> None:

@@ -230,6 +230,7 @@ class Connection:
                 log.warning("%s:%s: %s; trying again", self.options.host, self.options.port, problem)
                 log.debug("next try in %.1f s", wait)
             pause = min(2 * pause, LONGEST)
+            self.certificates.look()  # what has changed by now has settled when the pause ends
             self._closing.wait(wait)
 
     def _speak(self, *, version5: bool) -> None:
