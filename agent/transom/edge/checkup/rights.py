@@ -97,7 +97,7 @@ def _homeassistant(one: Trial, settings: Settings) -> Iterator[Finding]:
         yield Finding(
             f"nothing was heard on {place.status}: Home Assistant stores nothing there, or it may not be read",
             "when Home Assistant is started again, its entities of the agent are unknown until they are told anew",
-            f"look for {rule(settings, 'read', place.status)}",
+            f"where it lacks, add {rule(settings, 'read', place.status)}",
             note=True,
         )
 
