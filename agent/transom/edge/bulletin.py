@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from transom.dialects.plain import Publication, drift_body
-from transom.edge import logs, observe, reports
+from transom.edge import logs, memory, observe, reports
 from transom.edge.certificates import WHO
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Bulletin:
         agent = self._agent
         agent.overload.tell(agent.inbox.overloaded())
         logs.tell()
+        memory.trim()
         for line in self._losses.lines(agent.pipeline.accounts(), time.monotonic()):
             log.warning("%s", line)
         if agent.connection is not None:
