@@ -133,6 +133,8 @@ def test_tls_is_on_with_its_port_as_soon_as_it_is_configured(toml):
     ca = toml("certificate", "ca.pem")
     assert not BrokerSettings().tls.enabled
     assert not TlsSettings(insecure=False).enabled
+    assert not TlsSettings(alpn=()).enabled
+    assert TlsSettings(alpn=("mqtt",)).enabled
     broker = load_settings(toml(f'{SMALLEST}[broker.tls]\nca_file = "{ca.name}"\n'), {}).broker
     assert (broker.tls.enabled, broker.port, broker.tls.ca_file) == (True, 8883, ca)
     assert load_settings(None, {"streams.x.topic": "x", "broker.tls.enabled": "true"}).broker.port == 8883

@@ -14,6 +14,7 @@ from transom.core.pipeline import Message, Turn
 from transom.dialects.plain import drift_body
 from transom.edge import observe, reports
 from transom.edge.assembly import build_pipeline, load_model
+from transom.edge.certificates import WHO
 from transom.edge.exposition import AGENT, FATES, REASONS, STREAM, encode
 from transom.edge.inbox import Inbox
 from transom.edge.keeper import Keeper
@@ -57,6 +58,7 @@ def snapshot(pipeline: Any, options: BrokerOptions, latencies: observe.Latencies
         "overloaded": False, "outbox": outbox.waiting | outbox.counts, "journal": keeper.counts(), "clock_steps": 2,
         "drift": drift_body(*pipeline.drifting()), "calls": {"ping": 2, "refused": 1},
         "page": dict(NO_PAGE),
+        "certificates": dict.fromkeys(WHO) | connection.certificates.ends(),
     }  # fmt: skip
     return observe.Snapshot(
         health=body, latency=latencies.histogram(), models=reports.models(pipeline), problems=("one",), ready=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transom.dialects.plain import Publication, drift_body
 from transom.edge import logs, memory, observe, reports
+from transom.edge.certificates import WHO
 
 if TYPE_CHECKING:
     from transom.edge.service import Agent
@@ -43,6 +44,7 @@ class Bulletin:
         if agent.connection is not None:
             refused = sorted(agent.connection.refused.items())
             problems += [f"not subscribed to {topic}: {reason}" for topic, reason in refused]
+            problems += agent.connection.certificates.problems
         return problems
 
     def doing(self) -> str:
@@ -118,6 +120,8 @@ class Bulletin:
             "readings_per_s": self._rate.of(self.received()),
             "overloaded": agent.overload.on, "outbox": agent.outbox.waiting | agent.outbox.counts,
             "journal": keeper.counts(), "clock_steps": agent.present.clock.steps,
+            "certificates": dict.fromkeys(WHO)
+            | (agent.connection.certificates.ends() if agent.connection is not None else {}),
             "calls": dict(agent.remote.counts), "page": agent.web.viewers(),
             "drift": drift_body(*agent.pipeline.drifting()),
         }  # fmt: skip

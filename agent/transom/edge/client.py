@@ -32,10 +32,12 @@ class Client(paho.Client):
 
     on_batch: OnBatch
     on_heard: OnHeard
+    trouble: OSError | None = None  # with which the latest connection ended, if paho does not tell
     quick = True
 
     def _create_socket(self) -> Any:
         self._left, self._need, self._pushed = bytearray(), 0, b""  # of a connection before
+        self.trouble = None
         return super()._create_socket()
 
     def _sock_recv(self, bufsize: int) -> bytes:
@@ -43,6 +45,21 @@ class Client(paho.Client):
             taken, self._pushed = self._pushed[:bufsize], self._pushed[bufsize:]
             return taken
         return super()._sock_recv(bufsize)
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        try:
+            return super()._sock_send(buf)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self.trouble = error
+            try:  # with TLS 1.3 a broker refuses a certificate after the handshake: its reason waits to be read
+                super()._sock_recv(1)
+            except BlockingIOError:
+                pass
+            except OSError as reason:
+                self.trouble = reason
+            raise
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """One read from the socket, and all packets that are complete with it."""
@@ -53,9 +70,10 @@ class Client(paho.Client):
             data = super()._sock_recv(CHUNK)
         except BlockingIOError:
             return MQTTErrorCode.MQTT_ERR_SUCCESS
-        except OSError:
-            data = b""
+        except OSError as error:
+            data, self.trouble = b"", error
         if not data:
+            self.trouble = self.trouble or ConnectionResetError("closed")
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         self.on_heard()
         with self._msgtime_mutex:
@@ -114,6 +132,7 @@ class PlainClient(paho.Client):
 
     on_batch: OnBatch
     on_heard: OnHeard
+    trouble: OSError | None = None
     quick = False
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:

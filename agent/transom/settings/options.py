@@ -114,6 +114,16 @@ class TlsSettings(Section):
         examples=["/etc/transom/client.key"],
         description="PEM file with the key of that certificate. Default: it stands in cert_file.",
     )
+    key_password_file: Path | None = Field(
+        default=None,
+        examples=["${CREDENTIALS_DIRECTORY}/key-password"],
+        description="File that holds the password of an encrypted key and nothing else.",
+    )
+    alpn: Annotated[Words, AfterValidator(rules.alpn)] = Field(
+        default=(),
+        description='Protocols to offer in the handshake (ALPN), as a broker that shares port 443 wants it: "mqtt", or '
+        '"x-amzn-mqtt-ca" for AWS IoT. []: none.',
+    )
     insecure: bool = Field(
         default=False,
         description="true: the broker's name is not verified, so anyone may pose as the broker. For tests only.",
@@ -121,7 +131,8 @@ class TlsSettings(Section):
 
     @model_validator(mode="after")
     def _on_when_configured(self) -> Self:
-        if "enabled" not in self.model_fields_set and (self.insecure or self.model_fields_set - {"insecure"}):
+        chosen = self.insecure or self.alpn or self.model_fields_set - {"insecure", "alpn"}
+        if "enabled" not in self.model_fields_set and chosen:
             self.__dict__["enabled"] = True  # frozen for everyone else: a default that depends on other keys
         return self
 

@@ -72,6 +72,13 @@ def host(name: str) -> str:
     return name
 
 
+def alpn(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not 1 <= len(name) <= 255 or not name.isascii() or not name.isprintable():  # RFC 7301, section 3.1
+            raise ValueError(f"{shown(name)} is no protocol's name", 'write 1 to 255 characters of ASCII, as in "mqtt"')
+    return names
+
+
 def own_address(name: str) -> str:
     """An address to listen at. No other name than localhost: to ask for one could hold the agent up."""
     try:
@@ -182,7 +189,7 @@ def _broker(broker: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:
     if "key_file" in tls and "cert_file" not in tls:
         yield ("broker", "tls", "key_file"), "there is no certificate to go with it", "set broker.tls.cert_file"
     yield from secrets.file(("broker", "password_file"), broker.get("password_file"), secrets.LARGEST_PASSWORD)
-    for key in ("ca_file", "cert_file", "key_file"):
+    for key in ("ca_file", "cert_file", "key_file", "key_password_file"):
         yield from secrets.file(("broker", "tls", key), tls.get(key), secrets.LARGEST_PEM)
 
 

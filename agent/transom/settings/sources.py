@@ -26,6 +26,7 @@ _FILES = (
     ("broker", "tls", "cert_file"),
     ("broker", "tls", "key_file"),
     ("http", "token_file"),
+    ("broker", "tls", "key_password_file"),
 )
 
 
