@@ -1,8 +1,8 @@
 """Incremental models: each step of each series goes through the model once, and its state is kept beside the windows.
 
-Two stages, which may run beside each other. `SteppedBuffers` makes windows of steps, as for any model, and an `Advance`:
-what the model must be told. `advance` tells it, one call for the first step of every series, one for the second, …, and
-is the only one that touches the states meanwhile; so the states belong to whoever asks the model.
+Two stages, which may run beside each other. `SteppedBuffers` makes windows of steps, as for any model, and an
+`Advance`, what the model must be told. `advance` tells it: one call for the first step of every series, one for the
+second, … It alone touches the states meanwhile, which so belong to whoever asks the model.
 """
 
 from collections.abc import Sequence
@@ -113,14 +113,15 @@ class SteppedBuffers(Buffers):
         last = segments.ends(first)
         last = last[latest[last] >= begin[last]]
         self.heard[steps.series[last]] = steps.time[latest[last]]
-        return steps.fresh & (previous != NEVER) & (np.abs(steps.time - previous) > max_gap)
+        apart: NDArray[np.bool_] = np.abs(steps.time - previous) > max_gap
+        return steps.fresh & (previous != NEVER) & apart
 
     def snapshot(self) -> dict[str, Any]:
         return super().snapshot() | {"states": self.states.snapshot()}
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
-        self.states.restore(state["states"] if "states" in state else state)  # which stood beside the windows once
+        self.states.restore(state.get("states", state))  # which stood beside the windows once
 
 
 def advance(model: IncrementalModel, parts: Sequence[Advance]) -> list[Outputs]:

@@ -75,11 +75,12 @@ class BatchedModel(ABC):
         self.batch_sizes = (self.batch_sizes[0],) if self.alone else tuple(reversed(kept))
 
     def _warm_steps(self) -> None:
-        """`warm` for `step`, and the state of a series of which nothing is known: that after a window of nothing."""
+        """`warm` for `step`, and the state of a series of which nothing is known: that after a window of nothing, and
+        of a stateful model nothing but zeros."""
         m, largest = self.manifest, self.batch_sizes[-1]
         state = np.zeros((self.batch_sizes[0], m.state), np.float32)
         nothing = np.full((len(state), len(m.channels)), np.nan, np.float32)
-        for _ in range(m.length):
+        for _ in range(0 if m.stateful else m.length):
             _, state = self._run_step(nothing, state)
         self.start = state[0].copy()
         probe = probe_windows(PROBED * largest, PROBED_STEPS + 1, len(m.channels))
