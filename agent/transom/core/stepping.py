@@ -113,8 +113,8 @@ class SteppedBuffers(Buffers):
         last = segments.ends(first)
         last = last[latest[last] >= begin[last]]
         self.heard[steps.series[last]] = steps.time[latest[last]]
-        apart: NDArray[np.bool_] = np.abs(steps.time - previous) > max_gap
-        return steps.fresh & (previous != NEVER) & apart
+        apart: NDArray[np.bool_] = steps.fresh & (previous != NEVER) & (np.abs(steps.time - previous) > max_gap)
+        return apart
 
     def snapshot(self) -> dict[str, Any]:
         return super().snapshot() | {"states": self.states.snapshot()}
