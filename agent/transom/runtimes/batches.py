@@ -5,6 +5,7 @@ A runtime gives one function: a batch in, its outputs by name out. Knows neither
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,11 +92,13 @@ class BatchedModel(ABC):
         whole = self._step_in_batches(values, state, largest)
         moved = self._step_in_batches(np.roll(values, 1, 0), np.roll(state, 1, 0), largest)
         self.step_alone = not _same_step((_rolled(moved[0]), np.roll(moved[1], -1, 0)), whole)
-        kept = [s for s in self.batch_sizes if _same_step(self._step_in_batches(values, state, s), whole)]
+        sizes = between(self.batch_sizes)
+        kept = [s for s in sizes if _same_step(self._step_in_batches(values, state, s), whole)]
         self.step_sizes = (self.batch_sizes[0],) if self.step_alone else tuple(kept)
 
     def step(self, values: Array, state: Array) -> tuple[Arrays, Array]:
-        """values: float32 [B, C], one step, NaN where missing; state: float32 [B, n] -> see IncrementalModel.
+        """values: float32 [B, C], one step, NaN where missing; state: float32 [B, n] -> see IncrementalModel. A model
+        may write into both.
 
         Raises ModelError for another shape, for a model that is not incremental, and as `infer`.
         """
@@ -110,9 +113,10 @@ class BatchedModel(ABC):
         for begin in range(0, max(count, 1), largest):
             some, before = values[begin : begin + largest], state[begin : begin + largest]
             size = next(s for s in self.step_sizes if s >= len(some))
-            filled = np.zeros((size, len(m.channels)), np.float32), np.zeros((size, m.state), np.float32)
-            filled[0][: len(some)], filled[1][: len(some)] = some, before
-            given, after = self._run_step(*filled)
+            if size == len(some):
+                parts.append(self._run_step(np.ascontiguousarray(some), np.ascontiguousarray(before)))
+                continue
+            given, after = self._run_step(_filled(some, size), _filled(before, size))
             parts.append(({key: array[: len(some)] for key, array in given.items()}, after[: len(some)]))
         return parts[0] if len(parts) == 1 else _joined_steps(parts)
 
@@ -218,6 +222,19 @@ def _noise(count: int) -> NDArray[np.float64]:
     parts = [(z >> np.uint64(16 * i) & np.uint64(0xFFFF)).astype(np.float64) / 65536 - 0.5 for i in range(4)]
     total: NDArray[np.float64] = (parts[0] + parts[1] + parts[2] + parts[3]) * 3**0.5
     return total
+
+
+def between(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes with twice and three times each that is below the next: steps are many and their states long, so that
+    filling up costs more than one more shape to try."""
+    more = {k * a for a, b in pairwise(sizes) for k in (2, 3) if k * a < b}
+    return tuple(sorted({*sizes, *more}))
+
+
+def _filled(rows: Array, size: int) -> Array:
+    filled = np.empty((size, rows.shape[1]), np.float32)
+    filled[: len(rows)], filled[len(rows) :] = rows, 0.0
+    return filled
 
 
 def _joined_steps(parts: Sequence[tuple[Arrays, Array]]) -> tuple[Arrays, Array]:
