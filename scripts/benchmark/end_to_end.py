@@ -7,7 +7,8 @@
 PROGRAM is a Python script that takes PORT and QOS, prints READY, reads {"ts","seq","v"} from plant/#, and publishes
 a prediction a reading on pred/# once it has 64 of a series; without it our own baseline runs (transom.bench.naive).
 Both run an LSTM(32) over windows of 64; --incremental: a TCN of 32 channels, whose window the baseline computes anew;
---stateful: an LSTM(32) that carries its state, beside the baseline's of windows. The load is closed: at most --ahead readings are on their way, so nothing is lost and the rate is what the program can do.
+--stateful: an LSTM(32) that carries its state, beside the baseline's of windows. The load is closed: at most --ahead
+readings are on their way, so nothing is lost and the rate is what the program can do.
 Programs take turns; the ratio is of the medians. Needs mosquitto.
 """
 
