@@ -57,9 +57,8 @@ class Watcher:
     def __init__(self, qos: int, model: str = "", topics: str = "plant/#", path: str = "v", length: str = "64") -> None:
         torch.set_num_threads(1)
         torch.manual_seed(0)
-        self.model: Any = (
-            torch.jit.script(NETWORKS[model]().eval()) if model in NETWORKS else torch.jit.load(model).eval()
-        )  # type: ignore[no-untyped-call]
+        network = NETWORKS.get(model)
+        self.model: Any = torch.jit.script(network().eval()) if network else torch.jit.load(model).eval()  # type: ignore[no-untyped-call]
         self.qos, self.topics, self.path, self.length = qos, topics, path.split(".") if path else [], int(length)
         self.windows: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=self.length))
 
