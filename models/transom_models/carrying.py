@@ -16,7 +16,7 @@ from torch import nn
 
 from transom.errors import ModelError
 from transom.runtimes import torchscript
-from transom_models.export import TOLERANCE
+from transom_models.export import TOLERANCE, apart, usual
 from transom_models.stretches import Lanes, Stretch, lanes
 from transom_models.training import Plan, Trained, device, progress_bar
 
@@ -121,8 +121,8 @@ def windows(part: Sequence[Stretch], length: int, most: int = 256) -> NDArray[np
 
 @torch.no_grad()
 def prove(module: nn.Module, path: str, loaded: torchscript.TorchScriptModel, part: Sequence[Stretch]) -> float:
-    """The largest difference, relative to each output's size, between the file stepped through a stretch, its state
-    carried, and the module that was trained. Raises ModelError where it is too large."""
+    """The largest difference, as `export.apart` has it, between the file stepped through a stretch, its state carried,
+    and the module that was trained. Raises ModelError where it is too large."""
     values = max(part, key=len).values[:PROVED]
     wanted, _ = module.outputs(torch.from_numpy(values[None]), torch.zeros(1, module.state))
     state, given = loaded.start[None], []
@@ -131,8 +131,7 @@ def prove(module: nn.Module, path: str, loaded: torchscript.TorchScriptModel, pa
         given.append(found)
     worst = 0.0
     for key in given[0]:
-        said, right = np.concatenate([g[key] for g in given]), wanted[key].numpy()
-        worst = max(worst, float(np.abs(said - right).max()) / max(1.0, float(np.abs(right).max())))
+        worst = max(worst, apart(key, np.concatenate([g[key] for g in given]), wanted[key].numpy(), usual(module)))
     if not worst <= TOLERANCE:
         raise ModelError(path, f"stepped through it differs by {worst:.2g} from what was trained", "report this")
     return worst
