@@ -18,7 +18,7 @@ from transom.core.stream import StreamSpec
 from transom.dialects.plain import publications
 from transom.edge import packing
 from transom.runtimes import bundle, onnx, torchscript
-from transom_models import twin
+from transom_models import export, twin
 from transom_models.families.carried import MOST
 from transom_models.stretches import Stretch, lanes
 from transom_models.tasks import QUANTILES
@@ -108,6 +108,17 @@ def test_the_twin_carries_the_same_state_for_thousands_of_steps(family: str, tas
         given, other = b.step(values[:, t], other)
         for key, array in given.items():
             np.testing.assert_allclose(array, wanted[key], rtol=1e-5, atol=1e-5, err_msg=f"{key} at {t}")
+
+
+def test_residuals_of_a_thousandth_have_a_proof_and_a_twin(tmp_path: Path) -> None:
+    """Of a signal without noise: float32's last digit in what is expected is 1e-4 of such a score."""
+    module, described = make("gru", "anomaly")
+    module.usual = torch.full((2,), 1e-3)
+    values = 10 + 0.002 * series(40, LENGTH)
+    with bundle.quiet():
+        bundle.write_bundle(torch.jit.script(module), described, tmp_path / "m.pt")
+    assert export.prove_steps(tmp_path / "m.pt", values, export.usual(module)) <= 1e-5
+    assert twin.make(tmp_path / "m.pt", tmp_path / "m.onnx", values)[1] <= 1e-5
 
 
 def test_a_hundred_thousand_steps_leave_the_state_finite_and_bounded(tmp_path: Path) -> None:
