@@ -49,7 +49,6 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     if args.stateful:
         stateful.check(args)
         return stateful.make(args, prescribed, start)
-    args.method = args.method or "level"
     found = gather(args, prescribed)
     length = found.train[0].shape[1]
     seed = args.seed or 0

@@ -148,6 +148,22 @@ def test_a_series_that_was_forgotten_begins_anew(models: dict[tuple[str, str], I
     assert same(*found)
 
 
+def test_a_snapshot_of_an_older_version_still_fits(models: dict[tuple[str, str], IncrementalModel]) -> None:
+    """Its states stood among the columns of the windows."""
+    model, values = models["residual", "onnx"], np.nan_to_num(series(1, 30, seed=3)[0], nan=10.0)
+    buffers = SteppedBuffers(model)
+    buffers.resize(1)
+    advance(model, [buffers.gather(pushed([(0, t, values[t]) for t in range(20)]))[1]])
+    kept = buffers.snapshot()
+    del kept["heard"]
+    kept["state"] = np.zeros((kept["size"], model.manifest.state), np.float32)
+    kept["state"][: len(kept["states"]["state"])] = kept.pop("states")["state"]
+    restored = SteppedBuffers(model)
+    restored.restore(kept)
+    more = pushed([(0, t, values[t]) for t in range(20, 30)])
+    assert same(*(advance(model, [b.gather(more)[1]])[0] for b in (buffers, restored)))
+
+
 def test_a_model_of_whole_windows_takes_no_steps(tmp_path: Path) -> None:
     with bundle.quiet():
         compiled = torch.jit.script(Forecaster("tcn", 4, MEAN, SCALE, 2).eval())
