@@ -156,8 +156,7 @@ def test_a_snapshot_of_an_older_version_still_fits(models: dict[tuple[str, str],
     advance(model, [buffers.gather(pushed([(0, t, values[t]) for t in range(20)]))[1]])
     kept = buffers.snapshot()
     del kept["heard"]
-    kept["state"] = np.zeros((kept["size"], model.manifest.state), np.float32)
-    kept["state"][: len(kept["states"]["state"])] = kept.pop("states")["state"]
+    kept["state"] = kept.pop("states")["state"][: kept["size"]]
     restored = SteppedBuffers(model)
     restored.restore(kept)
     more = pushed([(0, t, values[t]) for t in range(20, 30)])
