@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transom.core.model import PROMISED, Manifest
 from transom.errors import ModelError
 from transom.runtimes import bundle, files, onnx, torchscript
-from transom.runtimes.batches import first_line, probe_windows
+from transom.runtimes.batches import first_line
+from transom.runtimes.probes import probe_windows
 from transom_models.onnx_rows import steady
 
 OPSET = 17  # of the year 2022: known to every ONNX Runtime since 1.12
