@@ -20,7 +20,7 @@ from transom.core.judge import Judge
 from transom.core.model import Model, Outputs, Windows
 from transom.core.payloads import PayloadSpec
 from transom.core.readings import Fate
-from transom.core.stepping import buffers_for
+from transom.core.stepping import buffers_for, gather
 from transom.core.topics import Pattern
 
 NO_FATE = np.zeros(0, np.uint8)
@@ -65,7 +65,7 @@ class Stream:
             spec.name, Pattern.parse(spec.topic), spec.series, spec.payload, m, spec.max_series, spec.grid.max_ahead
         )  # fmt: skip
         self.grid = Grid(spec.grid, len(m.channels), m.length)
-        self.buffers = buffers_for(model, spec.stride)
+        self.buffers = buffers_for(model, spec.stride, self.grid.stale_after)
         interval = float(spec.grid.step * spec.stride) if spec.grid.step else None
         self.judge = Judge(self.intake, m, spec.alert, spec.budget, spec.threshold, interval)
         self.fates = np.zeros(len(Fate), np.int64)
@@ -81,18 +81,18 @@ class Stream:
         aligned = self.grid.align(readings)
         self.fates += np.bincount(aligned.fate, minlength=len(Fate))
         letters = self.intake.take_letters(aligned.fate, readings)
-        return Due(self.spec.name, self.model, self.buffers.push(aligned.steps), aligned.silence, letters)
+        return Due(self.spec.name, self.model, *gather(self.buffers, aligned.steps), aligned.silence, letters)
 
     def tick(self, now: int) -> Due:
         """Idle series close, silent ones are told of. now: µs since 1970."""
         self._make_room()
         steps, silence = self.grid.tick(now)
         moved = bool(len(steps) or len(silence.series))
-        return Due(self.spec.name, self.model, self.buffers.push(steps), silence, moved=moved)
+        return Due(self.spec.name, self.model, *gather(self.buffers, steps), silence, moved=moved)
 
     def flush(self) -> Due:
         """Closes all open steps."""
-        return Due(self.spec.name, self.model, self.buffers.push(self.grid.flush()))
+        return Due(self.spec.name, self.model, *gather(self.buffers, self.grid.flush()))
 
     def judged(self, due: Due, outputs: Outputs) -> Events:
         """What is to be said of windows for which the model has been asked."""
