@@ -41,6 +41,7 @@ AGENT: dict[tuple[str, ...], Figure] = {
     ("overloaded",): Figure("transom_overloaded", False, "1 while more comes than the agent can do"),
     ("inbox",): Figure("transom_inbox_messages", False, "Messages that wait for the pipeline"),
     ("unmatched",): Figure("transom_messages_unmatched", True, "Messages that belong to no stream"),
+    ("throttled", "messages"): Figure("transom_messages_throttled", True, "Messages shed of topics that flooded"),
     ("clock_steps",): Figure("transom_clock_steps", True, "Times that the system's clock was set"),
     ("drift", "channels"): Figure("transom_drifting_channels", False, "Channels whose level has drifted"),
     ("connection", "received"): Figure("transom_messages_received", True, "Messages that the broker has sent"),

@@ -15,6 +15,7 @@ from transom.core.pipeline import Message, Pipeline, Turn
 from transom.edge import logs, observe
 from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
+from transom.edge.fairness import Fairness, rates
 from transom.edge.homeassistant import Discovery
 from transom.edge.inbox import Drained, Inbox
 from transom.edge.journal import Journal
@@ -53,7 +54,8 @@ class Agent:
         self.latencies = observe.Latencies()
         self.ready = threading.Event()
         a = settings.agent
-        self.inbox = Inbox(a.inbox)
+        self.fairness = Fairness(rates(settings))
+        self.inbox = Inbox(a.inbox, fairness=self.fairness)
         journal = None if a.durability == "none" else Journal(a.state, a.durability)
         self.keeper = Keeper(journal, a.commit_every / 1000)
         self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild)
@@ -120,7 +122,9 @@ class Agent:
     def _turn(self, drained: Drained) -> None:
         assert self.connection is not None
         messages, tokens, marks, again = self.keeper.redelivered.split(drained.messages, drained.tokens)
+        again += drained.spent  # they are acknowledged once it is written that they were shed
         jump = self.present.look(self.connection, self.pipeline.streams.values())
+        self.inbox.absent(jump / 1000)
         behind = bool(messages) and len(self.inbox) > 0
         tick = self.present.tick(self.connection, behind=behind, after=self._turns.untick)
         shed = self.remote.shed(drained.shed)
@@ -213,6 +217,7 @@ class Agent:
         if last is None:
             return
         now, _ = self.present.clock.look()
+        self.inbox.absent((now - last) / 1000)
         # While the agent was away nobody listened: silence is not counted for that time.
         jump = Turn(jump=now - last, calls=_configured(self.pipeline))
         self.pipeline.take(jump)
@@ -252,6 +257,7 @@ class Agent:
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
         self._discovery.configure(settings)
+        self.fairness.change(rates(settings))
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
         self.vouchers = assembly.vouchers
         self.web.change(settings.http)

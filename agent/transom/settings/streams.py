@@ -19,6 +19,7 @@ from transom.settings.quantities import (
     DurationOrOff,
     NofM,
     PositiveDuration,
+    Rate,
     Size,
     Step,
     Whole,
@@ -167,6 +168,11 @@ class StreamSettings(Section):
     max_payload: Size = Field(
         default=1 << 20,
         description="Size of the largest payload that is read, as in 64KiB or 1MiB.",
+    )
+    max_rate: Rate = Field(
+        default=1000.0,
+        description='Messages that one topic may bring while others have to wait: N/s, N/min, N/hour, or "off". More '
+        "of a topic that holds more than its share are shed and counted, at QoS 1 too (docs/security.md).",
     )
 
     @property
