@@ -82,52 +82,55 @@ class Fairness:
             self._buckets.clear()
         self._crowded = now
         if self._waiting is None:
-            self._waiting, self._total = Counter(), 0
+            self._waiting = Counter()
             for topic, size in waiting:
-                self.comes(topic, size)
+                self._waiting[topic] += 1 + size // BLOCK
+            self._total = self._waiting.total()
 
     def disperse(self) -> None:
         """Nothing waits any more."""
         self._waiting = None
 
-    def comes(self, topic: str, size: int) -> None:
-        if self._waiting is not None:
-            self._waiting[topic] += _weight(size)
-            self._total += _weight(size)
-
     def goes(self, topic: str, size: int) -> None:
-        if self._waiting is not None:
-            self._total -= _weight(size)
-            left = self._waiting[topic] - _weight(size)
-            if left > 0:
-                self._waiting[topic] = left
-            else:
-                del self._waiting[topic]
+        if self._waiting is None:
+            return
+        weight = 1 + size // BLOCK
+        self._total -= weight
+        self._waiting[topic] -= weight
+        if not self._waiting[topic]:
+            del self._waiting[topic]
 
     # --- who floods -----------------------------------------------------------------------------------------------
 
-    def floods(self, topic: str, size: int, now: float, burst: float) -> bool:
-        """Whether a message, in a crowd, is one too many of its topic. burst: messages, the most that is ever let in
-        at once."""
+    def admits(self, topic: str, size: int, now: float, burst: float) -> bool:
+        """Whether a message, in a crowd, comes in, False for one too many of its topic. burst: messages, the most that
+        a topic may ever bring at once."""
+        waiting, buckets, weight = self._waiting, self._buckets, 1 + size // BLOCK
+        assert waiting is not None
+        bucket = buckets[topic] if topic in buckets else self._new(topic, now, burst)
+        if bucket is not None:
+            if bucket.then != now:
+                bucket.left = min(bucket.left + bucket.rate * (now - bucket.then), bucket.burst)
+                bucket.then = now
+            if bucket.left >= weight:
+                bucket.left -= weight
+            elif self._too_many(topic, bucket, weight):
+                with self._lock:
+                    self._shed[topic if topic in self._shed or len(self._shed) < COUNTED else ""] += 1
+                return False
+        waiting[topic] = waiting.get(topic, 0) + weight
+        self._total += weight
+        return True
+
+    def _too_many(self, topic: str, bucket: _Bucket, weight: int) -> bool:
+        """More than its rate; now its share, and the absence that it may make up for, decide."""
         assert self._waiting is not None
-        known = topic in self._buckets
-        bucket = self._buckets[topic] if known else self._new(topic, now, burst)
-        if bucket is None:
-            return False
-        weight = _weight(size)
-        bucket.left = min(bucket.left + bucket.rate * (now - bucket.then), bucket.burst)
-        bucket.then = now
-        if bucket.left >= weight:
-            bucket.left -= weight
-            return False
-        others = max(len(self._buckets), len(self._waiting))  # with this one
-        if others == 1 or self._waiting[topic] * others <= SHARE * self._total:
+        topics = max(len(self._buckets), len(self._waiting))
+        if topics == 1 or self._waiting[topic] * topics <= SHARE * self._total:
             return False
         if bucket.extra + weight <= self._absence * bucket.rate:
             bucket.extra += weight
             return False
-        with self._lock:
-            self._shed[topic if topic in self._shed or len(self._shed) < COUNTED else ""] += 1
         return True
 
     def _new(self, topic: str, now: float, burst: float) -> _Bucket | None:
@@ -164,7 +167,3 @@ class Fairness:
 
 def rates(settings: Settings) -> Rates:
     return [(Pattern.parse(stream.topic), stream.max_rate) for stream in settings.streams.values()]
-
-
-def _weight(size: int) -> int:
-    return 1 + size // BLOCK

@@ -78,40 +78,46 @@ class Inbox:
             self._changed.notify_all()
 
     def put_many(self, entries: Sequence[tuple[Message, Token | None]]) -> None:
-        """`put` for each, in one go."""
+        """`put` for each, in one go, without what floods while there is a crowd."""
         size, now = sum(len(message.payload) for message, _ in entries), time.monotonic()
         with self._changed:
             if len(self) + len(entries) <= self._easy[0] and self._bytes + size <= self._easy[1]:
-                for message, token in entries:
-                    self._count += 1
-                    (self._fleeting if token is None else self._lasting).append((self._count, message, token, now))
-                self._bytes += size
-                self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
-                self._changed.notify_all()
+                self._append(entries, size, now)
                 return
-        if self._fairness is None:
-            for message, token in entries:
-                self.put(message, token)
-        else:
-            self._put_fairly(entries, self._fairness, now)
+            if self._fairness is not None:
+                entries = self._fair(entries, self._fairness, now)
+                size = sum(len(message.payload) for message, _ in entries)
+                if len(self) + len(entries) <= self._limit and self._bytes + size <= self._largest:
+                    self._append(entries, size, now)
+                    return
+        for message, token in entries:
+            self.put(message, token)
 
-    def _put_fairly(
+    def _append(self, entries: Sequence[tuple[Message, Token | None]], size: int, now: float) -> None:
+        for message, token in entries:
+            self._count += 1
+            (self._fleeting if token is None else self._lasting).append((self._count, message, token, now))
+        self._bytes += size
+        self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
+        self._changed.notify_all()
+
+    def _fair(
         self, entries: Sequence[tuple[Message, Token | None]], fairness: Fairness, now: float
-    ) -> None:  # fmt: skip
-        """As long as there is a crowd, without what floods."""
-        with self._changed:
-            waiting = chain(self._fleeting, self._lasting)
-            fairness.crowd(((message.topic, len(message.payload)) for _, message, _, _ in waiting), now)
-            burst = min(self._limit, self._largest // BLOCK) / 4
-            for message, token in entries:
-                topic, size = message.topic, len(message.payload)
-                if fairness.floods(topic, size, now, burst):
-                    self._shed[topic if topic in self._shed or len(self._shed) < TOPICS else ""] += 1
-                    if token is not None:
-                        self._spent.append(token)
-                else:
-                    fairness.comes(topic, size)
-                    self.put(message, token)
+    ) -> list[tuple[Message, Token | None]]:  # fmt: skip
+        """Those that do not flood; the others are counted, and acknowledged when that is written."""
+        waiting = chain(self._fleeting, self._lasting)
+        fairness.crowd(((message.topic, len(message.payload)) for _, message, _, _ in waiting), now)
+        burst = min(self._limit, self._largest // BLOCK) / 4
+        kept: list[tuple[Message, Token | None]] = []
+        for entry in entries:
+            topic, payload, *_ = entry[0]
+            if fairness.admits(topic, len(payload), now, burst):
+                kept.append(entry)
+                continue
+            self._shed[topic if topic in self._shed or len(self._shed) < TOPICS else ""] += 1
+            if entry[1] is not None:
+                self._spent.append(entry[1])
+        return kept
 
     def absent(self, seconds: float) -> None:
         """For so long nothing could come: what waited at the broker comes now, and is no flood."""
