@@ -179,7 +179,7 @@ def test_a_message_of_qos_2_comes_once_it_is_released(quick: bool) -> None:
     assert heard == []
     assert sent == b"\x50\x02\x00\x07"  # PUBREC
     heard, _, sent = read([publish + b"\x62\x02\x00\x07"], version5=False, quick=quick)
-    assert [(topic, payload, mid) for topic, payload, _, mid in heard] == [(b"a", b"1", 7)]
+    assert [(topic, payload, mid) for topic, payload, _, mid, _ in heard] == [(b"a", b"1", 7)]
 
 
 def test_the_versions_that_are_reached_into_are_those_that_are_allowed() -> None:

@@ -14,6 +14,7 @@ from transom.core.alerts import AlertSpec
 from transom.core.model import ANY, Manifest, Model
 from transom.core.payloads import PayloadSpec
 from transom.core.pipeline import Pipeline
+from transom.core.proof import ProofSpec
 from transom.core.stream import StreamSpec
 from transom.core.values import ChannelSpec
 from transom.edge.gate import Gate
@@ -21,6 +22,7 @@ from transom.errors import ModelError, SettingsError, TransomError
 from transom.runtimes import choice
 from transom.runtimes.trust import Voucher
 from transom.settings import Settings, StreamSettings
+from transom.settings.senders import read_keys
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,24 @@ def payload_spec(stream: StreamSettings) -> PayloadSpec:
         stream.max_payload,
         stream.sequence,
     )
+
+
+def proof_spec(name: str, stream: StreamSettings) -> ProofSpec | None:
+    """What messages must show of their sender; None: nothing. Raises TransomError for a file that has no keys now."""
+    if stream.sender is None and stream.keys_file is None:
+        return None
+    keys = None
+    if stream.keys_file is not None:
+        place = f"streams.{name}.keys_file {stream.keys_file}"
+        try:
+            keys = read_keys(stream.keys_file)
+        except OSError as error:
+            raise TransomError(
+                place, f"cannot be read: {error.strerror}", "check the path and its permissions"
+            ) from None
+        except ValueError as error:
+            raise TransomError(place, *error.args) from None
+    return ProofSpec(stream.sender, keys, stream.replay_window, stream.max_ahead)
 
 
 def stream_spec(name: str, stream: StreamSettings, manifest: Manifest) -> StreamSpec:
@@ -83,6 +103,7 @@ def stream_spec(name: str, stream: StreamSettings, manifest: Manifest) -> Stream
         threshold=stream.threshold,
         alert=AlertSpec(n, m, stream.hold_off, stream.no_data, stream.accept_after),
         max_series=stream.max_series,
+        proof=proof_spec(name, stream),
     )
 
 

@@ -84,7 +84,7 @@ STREAM: dict[str, Figure] = {
 
 FATES = ("accepted", "invalid", "duplicate", "late", "shed")  # their sum is what was received
 CALLS = (*NAMES, "refused", "limited", "retained", "shed")  # remote calls by verb, and those not done by why
-REASONS = ("payload", "topic", "series", "time")  # their sum is what is invalid
+REASONS = ("payload", "topic", "series", "time", "sender", "signature")  # their sum is what is invalid
 
 
 def encode(snapshot: Snapshot, age: float, accept: str = "") -> tuple[bytes, str]:

@@ -48,14 +48,15 @@ class Receiver:
         now, session, names, message = time.time_ns() // 1_000_000, self.session, self._names, _message
         entries: list[tuple[Message, Token | None]] = []
         refused: list[int] = []
-        for topic, payload, first, mid in batch:
+        for topic, payload, first, mid, value in batch:
             name = names[topic] if topic in names else self._name(topic)
             if name is None:
                 self.bad_topics += 1
                 refused += [mid] if mid else []
                 continue
             token = Token(session, mid) if first & QOS else None
-            entries.append((message((name, payload, now, first & DUP != 0, first & RETAIN != 0)), token))
+            sender = None if value is None else value.decode(errors="replace")
+            entries.append((message((name, payload, now, first & DUP != 0, first & RETAIN != 0, sender)), token))
             self._taken += token is not None
         self.received += len(entries)
         self._heard = len(entries)
