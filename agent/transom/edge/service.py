@@ -17,6 +17,7 @@ from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
 from transom.edge.fairness import Fairness, rates
 from transom.edge.homeassistant import Discovery
+from transom.edge.impostors import Impostors
 from transom.edge.inbox import Drained, Inbox
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper
@@ -61,7 +62,7 @@ class Agent:
         self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild)
         self.outbox = Outbox(a.outbox, a.max_age, self.keeper.waiting)
         self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None)
-        self._discovery = Discovery(settings)
+        self._discovery, self._impostors = Discovery(settings), Impostors()
         self.connection: Connection | None = None
         self.present = Present()
         self._noted: list[Any] | None = None  # what was noted last
@@ -163,6 +164,7 @@ class Agent:
         assert self.connection is not None
         turn, events, work = done.work.turn, done.events, done.work
         alerts = [p for p in done.publications if p.qos]
+        self._impostors.look(events.dead_letters)
         self.outbox.predict((p for p in done.publications if not p.qos), self.present.now, self.connection)
         if turn.messages:
             present = time.time_ns() // 1_000_000
