@@ -46,7 +46,7 @@ AGENT: dict[tuple[str, ...], Figure] = {
     ("drift", "channels"): Figure("transom_drifting_channels", False, "Channels whose level has drifted"),
     ("connection", "received"): Figure("transom_messages_received", True, "Messages that the broker has sent"),
     ("connection", "redelivered"): Figure("transom_messages_redelivered", True, "Messages that came again"),
-    ("connection", "bad_topics"): Figure("transom_messages_bad_topic", True, "Messages whose topic is no text"),
+    ("connection", "bad_topics"): Figure("transom_messages_bad_topic", True, "Messages whose topic is no name"),
     ("connection", "published"): Figure("transom_publications", True, "Messages handed to the broker"),
     ("connection", "dropped"): Figure("transom_publications_dropped", True, "Messages that could not go to the broker"),
     ("connection", "connects"): Figure("transom_broker_connects", True, "Connections made to the broker"),

@@ -17,7 +17,7 @@ from transom.core.pipeline import Message
 from transom.edge.fairness import BLOCK, CROWDED, Fairness
 
 MOST = 8192  # messages of one drain: more would keep the loop from saying how it goes
-LARGEST = 256 << 20  # bytes of payload that may wait
+LARGEST = 256 << 20  # bytes of topics and payloads that may wait
 FULL = 0.8  # share of the limit from which the agent calls itself overloaded
 LONG = 1.0  # seconds that a message may wait before it does
 TOPICS = 100_000  # topics by which shed messages are counted; those of more are counted together
@@ -46,7 +46,7 @@ class Inbox:
     """One thread puts, one drains."""
 
     def __init__(self, limit: int, largest: int = LARGEST, fairness: Fairness | None = None) -> None:
-        """limit: messages; largest: bytes of payload; fairness: None where no topic is looked at."""
+        """limit: messages; largest: bytes of topics and payloads; fairness: None where no topic is looked at."""
         self._limit, self._largest, self._fairness = limit, largest, fairness
         self._easy = (limit, largest) if fairness is None else (min(CROWDED, limit // 8), largest // 8)
         self._spent: list[Token] = []  # of messages that were shed
@@ -60,33 +60,33 @@ class Inbox:
     def put(self, message: Message, token: Token | None = None) -> None:
         """Takes a message, also over the limit when it has a token; sheds the oldest without one for it."""
         with self._changed:
-            while self._full(len(message.payload)):
+            while self._full(_size(message)):
                 if not self._fleeting:
                     if token is not None:
                         break
                     self._drop(message.topic)
                     return
                 _, oldest, _, _ = self._fleeting.popleft()
-                self._bytes -= len(oldest.payload)
+                self._bytes -= _size(oldest)
                 self._drop(oldest.topic)
                 if self._fairness is not None:
-                    self._fairness.goes(oldest.topic, len(oldest.payload))
+                    self._fairness.goes(oldest.topic, _size(oldest))
             self._count += 1
-            self._bytes += len(message.payload)
+            self._bytes += _size(message)
             (self._fleeting if token is None else self._lasting).append((self._count, message, token, time.monotonic()))
             self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
             self._changed.notify_all()
 
     def put_many(self, entries: Sequence[tuple[Message, Token | None]]) -> None:
         """`put` for each, in one go, without what floods while there is a crowd."""
-        size, now = sum(len(message.payload) for message, _ in entries), time.monotonic()
+        size, now = sum(_size(message) for message, _ in entries), time.monotonic()
         with self._changed:
             if len(self) + len(entries) <= self._easy[0] and self._bytes + size <= self._easy[1]:
                 self._append(entries, size, now)
                 return
             if self._fairness is not None:
                 entries = self._fair(entries, self._fairness, now)
-                size = sum(len(message.payload) for message, _ in entries)
+                size = sum(_size(message) for message, _ in entries)
                 if len(self) + len(entries) <= self._limit and self._bytes + size <= self._largest:
                     self._append(entries, size, now)
                     return
@@ -106,12 +106,12 @@ class Inbox:
     ) -> list[tuple[Message, Token | None]]:  # fmt: skip
         """Those that do not flood; the others are counted, and acknowledged when that is written."""
         waiting = chain(self._fleeting, self._lasting)
-        fairness.crowd(((message.topic, len(message.payload)) for _, message, _, _ in waiting), now)
+        fairness.crowd(((message.topic, _size(message)) for _, message, _, _ in waiting), now)
         burst = min(self._limit, self._largest // BLOCK) / 4
         kept: list[tuple[Message, Token | None]] = []
         for entry in entries:
-            topic, payload, *_ = entry[0]
-            if fairness.admits(topic, len(payload), now, burst):
+            topic = entry[0].topic
+            if fairness.admits(topic, _size(entry[0]), now, burst):
                 kept.append(entry)
                 continue
             self._shed[topic if topic in self._shed or len(self._shed) < TOPICS else ""] += 1
@@ -158,10 +158,10 @@ class Inbox:
                     self._fairness.disperse()
             else:
                 entries = [self._oldest() for _ in range(most)]
-                self._bytes -= sum(len(m.payload) for _, m, _, _ in entries)
+                self._bytes -= sum(_size(m) for _, m, _, _ in entries)
                 if self._fairness is not None:
                     for _, message, _, _ in entries:
-                        self._fairness.goes(message.topic, len(message.payload))
+                        self._fairness.goes(message.topic, _size(message))
             self._changed.notify_all()
         return Drained([m for _, m, _, _ in entries], [t for _, _, t, _ in entries], shed, spent)
 
@@ -202,3 +202,7 @@ class Inbox:
     def _drop(self, topic: str) -> None:
         self._fullest = 1.0
         self._shed[topic if topic in self._shed or len(self._shed) < TOPICS else ""] += 1
+
+
+def _size(message: Message) -> int:
+    return len(message[0]) + len(message[1])
