@@ -1,6 +1,7 @@
 """How a stream knows its senders, as its operator configures it: every mistake is one line, and none shows a key."""
 
 import base64
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transom.settings import Settings, load_settings
 from transom.settings.senders import read_keys
 
 HEX = "0f" * 32
+GUIDE = (Path(__file__).parents[2] / "docs" / "senders.md").read_text()
 
 
 def write(folder: Path, text: str, mode: int = 0o600) -> Path:
@@ -72,6 +74,17 @@ def test_a_file_that_others_may_read_or_write_is_refused(tmp_path: Path, mode: i
 def test_a_file_without_good_keys_is_refused(tmp_path: Path, text: str, words: str) -> None:
     write(tmp_path, text)
     assert words in refusal(tmp_path, 'keys_file = "device-keys.toml"')
+
+
+def test_the_file_and_the_keys_of_the_guide_hold(tmp_path: Path) -> None:
+    names, rest = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)[1:3]
+    write(tmp_path, names.replace("the new key", HEX).replace("the old key", HEX))
+    (tmp_path / "agent.toml").write_text(rest)
+    (stream,) = load_settings(tmp_path / "agent.toml", {}).streams.values()
+    assert stream.keys_file is not None
+    assert sorted(read_keys(stream.keys_file)) == ["hall/pump-1", "hall/pump-2"]
+    (tmp_path / "agent.toml").write_text(re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)[0])
+    assert load_settings(tmp_path / "agent.toml", {}).broker.sender_property == "device"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
@@ -23,12 +25,9 @@ from transom.settings import Settings, load_settings
 pytestmark = pytest.mark.mosquitto
 
 KEY, NEW = "0f" * 32, "a1" * 32
-# As docs/security.md has it.
-SIGN = r"""
-topic=$1 key=$2 body=$3 number=$4
-mac=$(printf '%s\0%s\0%s' "$topic" "$number" "$body" | openssl dgst -sha256 -mac HMAC -macopt hexkey:"$key" -r | cut -c1-64)
-printf '%s' "$body.$number.$mac"
-"""
+GUIDE = (Path(__file__).parents[2] / "docs" / "senders.md").read_text()
+SHELL = re.search(r"```sh\n(topic=.*?)```", GUIDE, re.DOTALL)
+PYTHON = re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 
 def settings(folder: Path, port: int, stream: dict[str, str], **broker: str) -> Settings:
@@ -69,6 +68,25 @@ def test_who_publishes_on_the_topic_of_another_is_noticed(
     ]
 
 
+def by_the_shell(topic: str, body: str, number: int, key: str) -> bytes:
+    """With the lines of the guide, and other words in them."""
+    assert SHELL is not None
+    _, _, mac, send = SHELL[1].splitlines()
+    script = f'mosquitto_pub() {{ printf %s "$6"; }}; topic=$1 body=$2 number=$3 key=$4\n{mac}\n{send}'
+    return subprocess.run(
+        ["sh", "-c", script, "sh", topic, body, str(number), key], capture_output=True, check=True
+    ).stdout
+
+
+def by_python(topic: str, body: str, number: int, key: str) -> bytes:
+    assert PYTHON is not None
+    found: dict[str, Any] = {}
+    exec(PYTHON[1], found)
+    made = found["signed"](topic.encode(), body.encode(), number, bytes.fromhex(key))
+    assert isinstance(made, bytes)
+    return made
+
+
 def _plain(client_id, **more):
     from transom.edge import client
 
@@ -83,9 +101,10 @@ def test_a_signed_reading_counts_once_and_keys_are_changed_without_a_restart(mos
     file.chmod(0o600)
     now = time.time_ns() // 1_000_000
 
-    def signed(body: str, number: int, key: str = KEY, topic: str = "plant/pump/x") -> bytes:
-        made = subprocess.run(["sh", "-c", SIGN, "sh", topic, key, body, str(number)], capture_output=True, check=True)
-        return made.stdout
+    def signed(body: str, number: int, key: str = KEY) -> bytes:
+        made = by_the_shell("plant/pump/x", body, number, key)
+        assert made == by_python("plant/pump/x", body, number, key)
+        return made
 
     def read() -> Settings:
         return settings(tmp_path, mosquitto_broker.port, {"keys_file": str(file)})

@@ -174,13 +174,13 @@ class StreamSettings(Section):
         default=None,
         examples=["{device}"],
         description="What broker.sender_property must say of each message, with the topic's named levels in braces; "
-        "others are refused. Proof only where the broker sets the property (docs/security.md).",
+        "others are refused. Proof only where the broker sets the property (docs/senders.md).",
     )
     keys_file: Path | None = Field(
         default=None,
         examples=["device-keys.toml"],
         description="TOML file with the key of each device (the series without its channel): each payload must then "
-        "end in its signature (docs/security.md). Read again at each reload; only its owner may read it.",
+        "end in its signature (docs/senders.md). Read again at each reload; only its owner may read it.",
     )
     replay_window: DurationOrOff = Field(
         default=86_400_000,
