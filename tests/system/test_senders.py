@@ -16,7 +16,10 @@ from paho.mqtt.properties import Properties
 from test_service import counts_of, running
 
 from conftest import missing
-from tests_support import Heard
+from tests_support import T0, Heard
+from transom import cli
+from transom.core import recorded
+from transom.core.pipeline import Message
 from transom.edge.assembly import build_pipeline
 from transom.edge.reload import Reload
 from transom.edge.service import Agent
@@ -137,3 +140,33 @@ def test_a_signed_reading_counts_once_and_keys_are_changed_without_a_restart(mos
         assert (counts["accepted"], counts["invalid_signature"]) == (3, 2)
         reason = json.loads(other.wait_for("transom/gw/s/dead-letter"))["reason"]
         assert reason == f"sent again, or out of order: its number is {now}, the last was {now + 3}"
+
+
+def test_a_replay_checks_a_recording_by_its_own_clock_and_a_table_not_at_all(tmp_path: Path, capsys) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'pump = "{KEY}"\n')
+    keys.chmod(0o600)
+    (tmp_path / "agent.toml").write_text(
+        '[streams.s]\ntopic = "plant/{device}/{channel}"\nkeys_file = "keys.toml"\nstep = "reading"\n'
+    )
+    long_ago = T0 - 400 * 86_400_000
+    messages = [
+        Message("plant/pump/x", by_python("plant/pump/x", str(20 + i % 3), long_ago + i, KEY), long_ago + i)
+        for i in range(30)
+    ]
+    forged = Message("plant/pump/x", messages[0].payload[:-1] + b"!", long_ago + 40)
+    told = {"s": {"topic": "plant/{device}/{channel}", "keys_file": "/etc/shadow", "sender": "{device}"}}
+    log, table = tmp_path / "day.jsonl", tmp_path / "pump.csv"
+    log.write_bytes(
+        recorded.word("begin", long_ago, filters=["plant/#"], streams=told)
+        + b"".join(recorded.line(m) for m in [*messages, forged, messages[3]])
+    )
+    table.write_text("time,x\n" + "".join(f"{(T0 + 1000 * i) / 1000},{i % 3}\n" for i in range(30)))
+    out = ["--output", str(tmp_path / "out.jsonl")]
+    for words, accounts in (
+        ([str(log), "-c", str(tmp_path / "agent.toml")], "30 accepted  2 invalid"),
+        ([str(log)], "0 accepted  32 invalid"),  # nobody here has the keys: what is signed is no number
+        ([str(table), "-c", str(tmp_path / "agent.toml")], "30 accepted"),
+    ):
+        assert cli.main(["replay", *words, *out]) == 0
+        assert accounts in capsys.readouterr().err

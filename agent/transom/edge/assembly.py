@@ -5,6 +5,7 @@ Opens model files; talks to no broker.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -44,7 +45,7 @@ def payload_spec(stream: StreamSettings) -> PayloadSpec:
 
 
 def proof_spec(name: str, stream: StreamSettings) -> ProofSpec | None:
-    """What messages must show of their sender; None: nothing. Raises TransomError for a file that has no keys now."""
+    """What a broker's messages must show of their sender; None: nothing. Raises TransomError where no keys are."""
     if stream.sender is None and stream.keys_file is None:
         return None
     keys = None
@@ -103,7 +104,6 @@ def stream_spec(name: str, stream: StreamSettings, manifest: Manifest) -> Stream
         threshold=stream.threshold,
         alert=AlertSpec(n, m, stream.hold_off, stream.no_data, stream.accept_after),
         max_series=stream.max_series,
-        proof=proof_spec(name, stream),
     )
 
 
@@ -143,7 +143,8 @@ def build_pipeline(settings: Settings, load: Load = load_model, *, guarded: bool
                     vouchers[name] = gate.admit(*key)
                 if key not in models:
                     models[key] = load(stream.model, settings, vouchers[name].sha256 if guarded else key[1])
-                streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
+                spec = stream_spec(name, stream, models[key].manifest)
+                streams.append((replace(spec, proof=proof_spec(name, stream)), models[key]))
             except ModelError as error:
                 broken[name] = ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy)
             except TransomError as error:
