@@ -63,6 +63,8 @@ def table(count: int, step: float, /, **columns: Value) -> str:
     return "\n".join(lines) + "\n"
 
 
+# Sensors that never end.
+SENSORS = "while true; do mosquitto_pub -t plant/hall/pump-1/vibration -m $((20 + RANDOM % 3)); sleep 0.05; done"
 # Typed for an alert to be there.
 LOOP = "for i in $(seq 100); do mosquitto_pub -t plant/hall/pump-1/vibration -m $((20 + i % 3)); done; "
 LOOP += "mosquitto_pub -t plant/hall/pump-1/vibration -m 90; mosquitto_sub -t transom/+/pumps/hall/pump-1/vibration/alert -C 1 -W 30"

@@ -112,6 +112,7 @@ class Session:
             **environment,
         }  # fmt: skip
         self._functions, self._agents = functions, list[subprocess.Popen[bytes]]()
+        self._kept: list[subprocess.Popen[bytes]] = []
         self.instead: dict[str, str] = {}  # what stands in the page, and what is typed for it
 
     def run(self, line: str, where: str) -> str:
@@ -127,6 +128,11 @@ class Session:
         )  # fmt: skip
         assert done.returncode == 0, f"{where}: {line}\nexit status {done.returncode}\n{done.stdout[-3000:]}"
         return done.stdout
+
+    def keep(self, line: str) -> None:
+        """Goes on until the page ends."""
+        command = ["bash", "-c", f"{self._functions}\n{line}"]
+        self._kept.append(subprocess.Popen(command, cwd=self.folder, env=self._environment, start_new_session=True))
 
     def _begin(self, line: str, where: str) -> None:
         """An agent runs until the page ends."""
@@ -144,6 +150,9 @@ class Session:
 
     def close(self) -> None:
         """Ends the agents; each must end cleanly."""
+        for kept in self._kept:
+            os.killpg(kept.pid, signal.SIGKILL)
+            kept.wait(10)
         for agent in self._agents:
             agent.send_signal(signal.SIGTERM)
         ends = [agent.wait(20) for agent in self._agents]

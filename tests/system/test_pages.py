@@ -3,6 +3,7 @@
 Pages are found by themselves. How a page says what its commands need is told in pages.py.
 """
 
+import itertools
 import json
 import re
 import shlex
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from materials import ALERT, LOOP, MATERIALS, PLANT, TRAINED
+from materials import ALERT, LOOP, MATERIALS, PLANT, SENSORS, TRAINED
 from pages import ROOT, UNABLE, Block, Session, blocks, pages, spans
 from ports import free_port
 
@@ -41,12 +42,14 @@ def parser_help(verb: str, *more: str) -> str:
 def mistakes(line: str) -> list[str]:
     """What is wrong with a command of ours: a verb that is none, flags that the verb does not have."""
     found = []
-    for part in re.split(r"[|;&]+", line):
-        words = shlex.split(re.sub(r"[(){}…]", " ", part), comments=True)
-        place = next((i for i, word in enumerate(words) if word == "transom" or word.endswith("/transom")), None)
-        if place is None or len(words) == place + 1:
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    for operator, words in itertools.groupby(lexer, key=lambda word: not set(word) - set("();<>|&")):
+        typed = [] if operator else list(words)
+        place = next((i for i, word in enumerate(typed) if word == "transom" or word.endswith("/transom")), None)
+        if place is None or len(typed) == place + 1:
             continue
-        verb, rest = words[place + 1], words[place + 2 :]
+        verb, rest = typed[place + 1], typed[place + 2 :]
         if verb.startswith("-") or not verb.isascii():
             continue
         if verb not in VERBS:
@@ -160,6 +163,8 @@ def test_the_commands_of_a_page_run_in_their_order(page: Path, session: Session,
             if name == "agent":
                 (session.folder / "plant.toml").write_text(PLANT)
                 session.run("transom run -c plant.toml", str(block))
+            elif name == "sensors":
+                session.keep(SENSORS)
             elif name == "alert":
                 session.instead[ALERT] = json.loads(session.run(LOOP, str(block)))["id"]
             else:
