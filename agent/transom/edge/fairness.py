@@ -13,7 +13,7 @@ from transom.settings import Settings
 
 CROWDED = 1000  # messages that wait, from which on shares are looked at: some 30 ms of work on a PC
 USUAL = 1000.0  # messages a second that a topic may bring where no stream says another rate
-BURST = 10.0  # seconds of its rate that a topic may bring at once
+BURST = 5.0  # seconds of its rate that a topic may bring at once, and that may wait at a time
 LEAST_BURST = 100.0  # messages
 SHARE = 1.5  # times the equal share of the topics
 BLOCK = 4096  # bytes: a payload counts once for each that it begins
@@ -112,7 +112,7 @@ class Fairness:
             if bucket.then != now:
                 bucket.left = min(bucket.left + bucket.rate * (now - bucket.then), bucket.burst)
                 bucket.then = now
-            if bucket.left >= weight:
+            if bucket.left >= weight and waiting.get(topic, 0) < bucket.burst:
                 bucket.left -= weight
             elif self._too_many(topic, bucket, weight):
                 with self._lock:
@@ -123,7 +123,7 @@ class Fairness:
         return True
 
     def _too_many(self, topic: str, bucket: _Bucket, weight: int) -> bool:
-        """More than its rate; now its share, and the absence that it may make up for, decide."""
+        """More than its rate, or its burst waits; now its share, and the absence that it may make up for, decide."""
         assert self._waiting is not None
         topics = max(len(self._buckets), len(self._waiting))
         if topics == 1 or self._waiting[topic] * topics <= SHARE * self._total:
