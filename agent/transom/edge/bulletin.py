@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from transom.dialects.plain import Publication, drift_body
-from transom.edge import logs, observe, reports
+from transom.edge import logs, memory, observe, reports
 
 if TYPE_CHECKING:
     from transom.edge.service import Agent
@@ -86,6 +86,7 @@ class Bulletin:
         agent = self._agent
         agent.overload.tell(agent.inbox.overloaded())
         logs.tell()
+        memory.trim()
         for line in self._losses.lines(agent.pipeline.accounts(), time.monotonic()):
             log.warning("%s", line)
         for line in agent.fairness.lines(time.monotonic(), observe.AGAIN):

@@ -12,7 +12,7 @@ from typing import Any
 from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.pipeline import Message, Pipeline, Turn
-from transom.edge import logs, observe
+from transom.edge import logs, memory, observe
 from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
 from transom.edge.fairness import Fairness, rates
@@ -102,6 +102,7 @@ class Agent:
                 if self._reload is not None and (problems := self._reload.concluded()) is not None:
                     self.remote.reloaded(problems)
                 if not self.ready.is_set() and connection.ready:
+                    memory.trim()
                     self.ready.set()
                     self._supervisor.say_ready(self._bulletin.doing())
                     log.info("ready: watching %s on %s", ", ".join(self.pipeline.filters), self.settings.broker.host)
