@@ -62,6 +62,16 @@ def test_smallest_configuration_has_the_documented_defaults(toml):
     assert settings.broker.client_id == f"transom-{settings.agent.id}"
 
 
+def test_what_is_safe_holds_without_a_word(toml):
+    settings = load_settings(toml(SMALLEST), {})
+    assert settings.agent.remote == ()
+    assert (settings.http.port, settings.http.host) == (None, "127.0.0.1")
+    assert (settings.models.allow_unsigned, settings.broker.tls.insecure) == (False, False)
+    stream = settings.streams["pumps"]
+    assert (stream.max_rate, stream.replay_window) == (1000.0, 86_400_000)
+    assert (stream.max_series, stream.max_payload) == (10_000, 1 << 20)
+
+
 def test_flags_win_over_environment_over_file_over_defaults(toml, monkeypatch):
     file = toml(SMALLEST + 'lateness = "1s"\nhold_off = "1s"\nmax_gap = "1s"\n')
     monkeypatch.setenv("TRANSOM_STREAMS__PUMPS__HOLD_OFF", "2s")

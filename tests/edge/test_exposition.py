@@ -16,6 +16,7 @@ from transom.edge import observe, reports
 from transom.edge.assembly import build_pipeline, load_model
 from transom.edge.certificates import WHO
 from transom.edge.exposition import AGENT, FATES, REASONS, STREAM, encode
+from transom.edge.fairness import Fairness
 from transom.edge.inbox import Inbox
 from transom.edge.keeper import Keeper
 from transom.edge.mqtt import Connection
@@ -59,6 +60,7 @@ def snapshot(pipeline: Any, options: BrokerOptions, latencies: observe.Latencies
         "drift": drift_body(*pipeline.drifting()), "calls": {"ping": 2, "refused": 1},
         "page": dict(NO_PAGE),
         "certificates": dict.fromkeys(WHO) | connection.certificates.ends(),
+        "throttled": Fairness().throttled().body(),
     }  # fmt: skip
     return observe.Snapshot(
         health=body, latency=latencies.histogram(), models=reports.models(pipeline), problems=("one",), ready=True,
@@ -72,7 +74,9 @@ def test_every_figure_of_health_is_a_metric(pipeline: Any, options: BrokerOption
     for key, value in body.items():
         paths |= {(key, inner) for inner in value} if isinstance(value, dict) else {(key,)}
     # Not figures of the agent: whoever scrapes has a clock. Percentiles: the histogram gives those of any time.
-    others = {("time",), ("drift", "largest")} | {p for p in paths if p[0] in ("streams", "latency_ms", "calls")}
+    others = {("time",), ("drift", "largest"), ("throttled", "topics")} | {
+        p for p in paths if p[0] in ("streams", "latency_ms", "calls")
+    }
     assert paths - others == set(AGENT)
     assert set(body["streams"]["a"]) == set(STREAM) | set(FATES) | {f"invalid_{reason}" for reason in REASONS}
 

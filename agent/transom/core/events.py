@@ -96,12 +96,13 @@ class DriftReport:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A payload, or a part of it, that is no reading. reason: a sentence; readings: how many it stands for."""
+    """A payload, or a part of it, that is no reading. reason: a sentence; kind: as what it is counted."""
 
     stream: str
     topic: str
     payload: bytes
     reason: str
+    kind: str = ""
 
 
 @dataclass(slots=True)

@@ -91,6 +91,8 @@ class Bulletin:
         memory.trim()
         for line in self._losses.lines(agent.pipeline.accounts(), time.monotonic()):
             log.warning("%s", line)
+        for line in agent.fairness.lines(time.monotonic(), observe.AGAIN):
+            log.warning("%s", line)
         if agent.connection is not None:
             agent.connection.publish(self.health())
 
@@ -117,6 +119,7 @@ class Bulletin:
                 connection=counters | {"redelivered": keeper.redelivered.count},
                 inbox=len(agent.inbox), uptime=time.monotonic() - self._started,
             ),
+            "throttled": agent.fairness.throttled().body(),
             "readings_per_s": self._rate.of(self.received()),
             "overloaded": agent.overload.on, "outbox": agent.outbox.waiting | agent.outbox.counts,
             "journal": keeper.counts(), "clock_steps": agent.present.clock.steps,

@@ -33,6 +33,7 @@ class Client(paho.Client):
     on_batch: OnBatch
     on_heard: OnHeard
     trouble: OSError | None = None  # with which the latest connection ended, if paho does not tell
+    sender_property: str | None = None
     quick = True
 
     def _create_socket(self) -> Any:
@@ -90,8 +91,9 @@ class Client(paho.Client):
 
     def _take(self, data: bytes) -> MQTTErrorCode:
         at, version5 = 0, self._protocol == paho.MQTTv5
+        wanted = None if self.sender_property is None else self.sender_property.encode()
         while True:
-            batch, at, length = packets.parse(data, at, version5)
+            batch, at, length = packets.parse(data, at, version5, wanted)
             if batch:
                 self.on_batch(batch)
             if not length or at + length > len(data):
@@ -133,6 +135,7 @@ class PlainClient(paho.Client):
     on_batch: OnBatch
     on_heard: OnHeard
     trouble: OSError | None = None
+    sender_property: str | None = None
     quick = False
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
@@ -157,7 +160,10 @@ class PlainClient(paho.Client):
 def _one(client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
     first = packets.PUBLISH | (packets.DUP if message.dup else 0) | message.qos << 1 | int(message.retain)
     assert isinstance(client, Client | PlainClient)
-    client.on_batch([(message._topic, bytes(message.payload), first, message.mid)])
+    pairs: list[tuple[str, str]] = getattr(message.properties, "UserProperty", []) if client.sender_property else []
+    values = dict.fromkeys(value for name, value in pairs if name == client.sender_property)
+    sender = ", ".join(values).encode() if values else None
+    client.on_batch([(message._topic, bytes(message.payload), first, message.mid, sender)])
 
 
 def _unheard() -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TextIO
 
+from transom.core.printable import printable
+
 REPEAT = 60.0  # seconds in which the same line is logged once
 REMEMBERED = 1000  # lines
 
@@ -21,7 +23,7 @@ class _Line(logging.Formatter):
         self._journald = journald
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record).replace("\n", " | ")
+        line = printable(super().format(record).replace("\n", " | "))
         prefix = next(p for level, p in _PRIORITIES if record.levelno >= level) if self._journald else ""
         return prefix + line
 

@@ -15,7 +15,9 @@ from transom.core.pipeline import Message, Pipeline, Turn
 from transom.edge import logs, memory, observe
 from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
+from transom.edge.fairness import Fairness, rates
 from transom.edge.homeassistant import Discovery
+from transom.edge.impostors import Impostors
 from transom.edge.inbox import Drained, Inbox
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper
@@ -53,13 +55,14 @@ class Agent:
         self.latencies = observe.Latencies()
         self.ready = threading.Event()
         a = settings.agent
-        self.inbox = Inbox(a.inbox)
+        self.fairness = Fairness(rates(settings))
+        self.inbox = Inbox(a.inbox, fairness=self.fairness)
         journal = None if a.durability == "none" else Journal(a.state, a.durability)
         self.keeper = Keeper(journal, a.commit_every / 1000)
         self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild)
         self.outbox = Outbox(a.outbox, a.max_age, self.keeper.waiting)
         self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None)
-        self._discovery = Discovery(settings)
+        self._discovery, self._impostors = Discovery(settings), Impostors()
         self.connection: Connection | None = None
         self.present = Present()
         self._noted: list[Any] | None = None  # what was noted last
@@ -121,7 +124,9 @@ class Agent:
     def _turn(self, drained: Drained) -> None:
         assert self.connection is not None
         messages, tokens, marks, again = self.keeper.redelivered.split(drained.messages, drained.tokens)
+        again += drained.spent  # they are acknowledged once it is written that they were shed
         jump = self.present.look(self.connection, self.pipeline.streams.values())
+        self.inbox.absent(jump / 1000)
         behind = bool(messages) and len(self.inbox) > 0
         tick = self.present.tick(self.connection, behind=behind, after=self._turns.untick)
         shed = self.remote.shed(drained.shed)
@@ -160,6 +165,7 @@ class Agent:
         assert self.connection is not None
         turn, events, work = done.work.turn, done.events, done.work
         alerts = [p for p in done.publications if p.qos]
+        self._impostors.look(events.dead_letters)
         self.outbox.predict((p for p in done.publications if not p.qos), self.present.now, self.connection)
         if turn.messages:
             present = time.time_ns() // 1_000_000
@@ -215,6 +221,7 @@ class Agent:
         if last is None:
             return
         now, _ = self.present.clock.look()
+        self.inbox.absent((now - last) / 1000)
         # While the agent was away nobody listened: silence is not counted for that time.
         jump = Turn(jump=now - last, calls=_configured(self.pipeline))
         self.pipeline.take(jump)
@@ -254,6 +261,7 @@ class Agent:
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
         self._discovery.configure(settings)
+        self.fairness.change(rates(settings))
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
         self.vouchers = assembly.vouchers
         self.web.change(settings.http)

@@ -42,6 +42,7 @@ class BrokerOptions:
     tls: TlsOptions | None = None
     transport: Literal["tcp", "websockets"] = "tcp"
     path: str = "/mqtt"
+    sender_property: str | None = None
 
     def __repr__(self) -> str:
         return f"BrokerOptions({self.host}:{self.port})"  # no password in any log
@@ -54,7 +55,7 @@ def broker_options(settings: Settings) -> BrokerOptions:
     tls = tls_options(b.tls) if b.tls.enabled else None
     return BrokerOptions(
         b.host, b.port, b.protocol, min(b.qos, 1), b.username, password, b.client_id or f"transom-{settings.agent.id}",
-        max(1, b.keepalive // 1000), b.session // 1000, tls, b.transport, b.path,
+        max(1, b.keepalive // 1000), b.session // 1000, tls, b.transport, b.path, b.sender_property,
     )  # fmt: skip
 
 
@@ -71,6 +72,7 @@ def new_client(
     client = new(
         client_id, version5=version5, clean=None if version5 else not options.session, transport=options.transport
     )
+    client.sender_property = options.sender_property if version5 else None
     if options.transport == "websockets":
         client.ws_set_options(path=options.path)
     if options.username is not None:

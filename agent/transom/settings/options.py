@@ -187,6 +187,12 @@ class BrokerSettings(Section):
         description="Duration that the broker keeps messages for the agent while it is away (MQTT 5; with 3.1.1 the "
         "broker decides). 0: nothing is kept, each connection begins anew.",
     )
+    sender_property: Line | None = Field(
+        default=None,
+        examples=["device"],
+        description="Name of the MQTT 5 user property that says who has sent a message, for the streams that ask for "
+        "their sender.",
+    )
     tls: TlsSettings = Field(default_factory=TlsSettings)
 
     @model_validator(mode="after")

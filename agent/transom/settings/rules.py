@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from transom.core.topics import Pattern
 from transom.errors import PatternError, TransomError
 from transom.flags import nearest
-from transom.settings import secrets
+from transom.settings import secrets, senders
 from transom.settings.quantities import parse_list, shown
 
 RESERVED = ("status", "info", "health", "request", "response")  # transom/<id>/<these> are the agent's own topics
@@ -170,7 +170,8 @@ def across(layers: Origins, *, need_streams: bool) -> list[TransomError]:
         )
     for name, table in streams.items() if isinstance(streams, Mapping) else ():
         if isinstance(table, Mapping):
-            found += [(("streams", name, *loc), problem, remedy) for loc, problem, remedy in _stream(name, table)]
+            rules = [*_stream(name, table), *senders.rules(table, _table(raw, "broker"))]
+            found += [(("streams", name, *loc), problem, remedy) for loc, problem, remedy in rules]
     return [TransomError(layers.place(loc), problem, remedy) for loc, problem, remedy in found]
 
 

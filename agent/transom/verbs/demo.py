@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 
 from transom.core.events import Alert, Events
+from transom.core.printable import printable
 from transom.edge.assembly import build_pipeline
 from transom.edge.broker import EmbeddedBroker
 from transom.edge.service import Agent
@@ -193,11 +194,15 @@ class Demo:
             console.print(f"{name:20}{value}", highlight=False)
         for outcome in verdict.outcomes:
             told = outcome.caught
-            what = f"after {told.seconds - outcome.fault.begin:.1f} s: {told.alert.summary}" if told else "NOT CAUGHT"
+            what = (
+                f"after {told.seconds - outcome.fault.begin:.1f} s: {printable(told.alert.summary)}"
+                if told
+                else "NOT CAUGHT"
+            )
             console.print(f"  {outcome.fault.kind.name}: {what}", highlight=False, markup=False, soft_wrap=True)
         for told in verdict.false:
             console.print(
-                f"  false alarm at {told.seconds:.0f} s: {told.alert.series}: {told.alert.summary}",
+                printable(f"  false alarm at {told.seconds:.0f} s: {told.alert.series}: {told.alert.summary}"),
                 markup=False,
                 soft_wrap=True,
             )
