@@ -1,0 +1,115 @@
+"""Whether two machines predict the same: every shipped model on made windows, and a replay of a made recording.
+
+    same.py make FOLDER            on each machine: windows.npz and replay.jsonl of this installation
+    same.py compare FOLDER FOLDER  the largest difference of each model; status 1 beyond 1e-5
+
+The inputs are whole numbers over 64, so that they are the same bits everywhere. A difference is relative to the number,
+and absolute where that is below 1. Needs an installed Transom only: run it with that environment's Python.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from transom.errors import ModelError
+from transom.runtimes.choice import load
+from transom.runtimes.files import shipped_models
+
+LIMIT = 1e-5
+ROWS, BATCHES = 1500, (1, 7, 64)
+
+
+def walk(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Values that wander along the second last axis, around 20, in steps of 1/64."""
+    return 20 + np.cumsum(rng.integers(-16, 17, shape), axis=-2) / 64
+
+
+def windows() -> dict[str, np.ndarray]:
+    """`MODEL/BATCH/OUTPUT` -> what it gave. A model without a twin is left out where there is no torch."""
+    found = {}
+    for number, name in enumerate(shipped_models()):
+        try:
+            model = load(name, Path.cwd())
+        except ModelError as error:
+            if "torch is not installed" not in str(error):
+                raise
+            print(f"left out: {name}, which needs torch")
+            continue
+        shape = model.manifest.length, len(model.manifest.channels)
+        for batch in BATCHES:
+            values = walk(np.random.default_rng([number, batch]), batch, *shape).astype(np.float32)
+            values[:, ::11] = np.nan  # steps that are missing
+            for output, given in model.infer(values).items():
+                found[f"{name}/{batch}/{output}"] = given
+    return found
+
+
+def replay(folder: Path) -> None:
+    """Three sensors for ROWS minutes; one stands still for a while, one jumps, one has a gap."""
+    values = walk(np.random.default_rng(6), ROWS, 3)
+    values[700:800, 0] = values[700, 0]
+    values[1000:1010, 1] += 40
+    rows = [f"{1_700_000_000 + 60 * i},{','.join(f'{v:.6f}' for v in row)}" for i, row in enumerate(values)]
+    del rows[1200:1230]
+    recording = folder / "three.csv"
+    recording.write_text("time,a,b,c\n" + "\n".join(rows) + "\n")
+    command = [sys.executable, "-m", "transom", "replay", "--model", "universal", str(recording)]
+    subprocess.run([*command, "--output", str(folder / "replay.jsonl")], check=True)
+
+
+def flat(line: object, place: str = "") -> dict[str, object]:
+    if isinstance(line, dict):
+        return {k: v for key, value in line.items() for k, v in flat(value, f"{place}/{key}").items()}
+    if isinstance(line, list):
+        return {k: v for i, value in enumerate(line) for k, v in flat(value, f"{place}/{i}").items()}
+    return {place: line}
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference, relative above 1; infinite where one has a number and the other none."""
+    if one.shape != other.shape or not np.array_equal(np.isnan(one), np.isnan(other)):
+        return float("inf")
+    difference = np.abs(one - other) / np.maximum(1, np.abs(other))
+    return float(np.nanmax(difference, initial=0))
+
+
+def compare(one: Path, other: Path) -> bool:
+    worst: dict[str, float] = {}
+    with np.load(one / "windows.npz") as a, np.load(other / "windows.npz") as b:
+        for key in sorted(set(a.files) & set(b.files)):
+            name = key.partition("/")[0]
+            worst[name] = max(worst.get(name, 0.0), apart(a[key].astype(float), b[key].astype(float)))
+    lines = [[flat(json.loads(x)) for x in (f / "replay.jsonl").read_text().splitlines()] for f in (one, other)]
+    words = [[{k: v for k, v in line.items() if not isinstance(v, float)} for line in side] for side in lines]
+    numbers = [np.array([v for line in side for v in line.values() if isinstance(v, float)]) for side in lines]
+    worst[f"replay of {len(lines[0])} windows"] = apart(*numbers) if words[0] == words[1] else float("inf")
+    for name, difference in worst.items():
+        print(f"{name:28} {difference:.1e}{'' if difference <= LIMIT else '  MORE THAN ' + str(LIMIT)}")
+    same = bool(worst) and max(worst.values()) <= LIMIT
+    print(f"{len(worst)} compared: {'the same' if same else 'NOT the same'} to {LIMIT}")
+    return same
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("verb", choices=("make", "compare"))
+    parser.add_argument("folders", type=Path, nargs="+")
+    args = parser.parse_args()
+    if args.verb == "compare":
+        return 0 if compare(*args.folders) else 1
+    folder = args.folders[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    found = windows()
+    np.savez(folder / "windows.npz", **found)
+    replay(folder)
+    print(f"{len({k.partition('/')[0] for k in found})} models on {platform.machine()}, in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
