@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transom.errors import ModelError
-from transom.runtimes.choice import load
+from transom.runtimes.choice import Runtime, load, torch_is_installed
 from transom.runtimes.files import shipped_models
 
 LIMIT = 1e-5
@@ -29,17 +28,15 @@ def walk(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return 20 + np.cumsum(rng.integers(-16, 17, shape), axis=-2) / 64
 
 
-def windows() -> dict[str, np.ndarray]:
-    """`MODEL/BATCH/OUTPUT` -> what it gave. A model without a twin is left out where there is no torch."""
+def windows(runtime: Runtime) -> dict[str, np.ndarray]:
+    """`MODEL/BATCH/OUTPUT` -> what it gave. A model without an ONNX twin is left out where there is no torch."""
     found = {}
-    for number, name in enumerate(shipped_models()):
-        try:
-            model = load(name, Path.cwd())
-        except ModelError as error:
-            if "torch is not installed" not in str(error):
-                raise
+    torch = runtime != "onnx" and torch_is_installed()
+    for number, (name, file) in enumerate(shipped_models().items()):
+        if not torch and not file.with_suffix(".onnx").exists():
             print(f"left out: {name}, which needs torch")
             continue
+        model = load(name, Path.cwd(), runtime)
         shape = model.manifest.length, len(model.manifest.channels)
         for batch in BATCHES:
             values = walk(np.random.default_rng([number, batch]), batch, *shape).astype(np.float32)
@@ -49,7 +46,7 @@ def windows() -> dict[str, np.ndarray]:
     return found
 
 
-def replay(folder: Path) -> None:
+def replay(folder: Path, runtime: Runtime) -> None:
     """Three sensors for ROWS minutes; one stands still for a while, one jumps, one has a gap."""
     values = walk(np.random.default_rng(6), ROWS, 3)
     values[700:800, 0] = values[700, 0]
@@ -58,8 +55,8 @@ def replay(folder: Path) -> None:
     del rows[1200:1230]
     recording = folder / "three.csv"
     recording.write_text("time,a,b,c\n" + "\n".join(rows) + "\n")
-    command = [sys.executable, "-m", "transom", "replay", "--model", "universal", str(recording)]
-    subprocess.run([*command, "--output", str(folder / "replay.jsonl")], check=True)
+    command = [sys.executable, "-m", "transom", "replay", "--model", "universal", "--agent.runtime", runtime]
+    subprocess.run([*command, str(recording), "--output", str(folder / "replay.jsonl")], check=True)
 
 
 def flat(line: object, place: str = "") -> dict[str, object]:
@@ -98,15 +95,16 @@ def compare(one: Path, other: Path) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("verb", choices=("make", "compare"))
+    parser.add_argument("--runtime", choices=("auto", "torchscript", "onnx"), default="auto")
     parser.add_argument("folders", type=Path, nargs="+")
     args = parser.parse_args()
     if args.verb == "compare":
         return 0 if compare(*args.folders) else 1
     folder = args.folders[0]
     folder.mkdir(parents=True, exist_ok=True)
-    found = windows()
+    found = windows(args.runtime)
     np.savez(folder / "windows.npz", **found)
-    replay(folder)
+    replay(folder, args.runtime)
     print(f"{len({k.partition('/')[0] for k in found})} models on {platform.machine()}, in {folder}")
     return 0
 
