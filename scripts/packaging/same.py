@@ -28,11 +28,13 @@ def walk(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return 20 + np.cumsum(rng.integers(-16, 17, shape), axis=-2) / 64
 
 
-def windows(runtime: Runtime) -> dict[str, np.ndarray]:
+def windows(runtime: Runtime, wanted: list[str]) -> dict[str, np.ndarray]:
     """`MODEL/BATCH/OUTPUT` -> what it gave. A model without an ONNX twin is left out where there is no torch."""
     found = {}
     torch = runtime != "onnx" and torch_is_installed()
     for number, (name, file) in enumerate(shipped_models().items()):
+        if wanted and name not in wanted:
+            continue
         if not torch and not file.with_suffix(".onnx").exists():
             print(f"left out: {name}, which needs torch")
             continue
@@ -46,13 +48,13 @@ def windows(runtime: Runtime) -> dict[str, np.ndarray]:
     return found
 
 
-def replay(folder: Path, runtime: Runtime) -> None:
-    """Three sensors for ROWS minutes; one stands still for a while, one jumps, one has a gap."""
-    values = walk(np.random.default_rng(6), ROWS, 3)
-    values[700:800, 0] = values[700, 0]
-    values[1000:1010, 1] += 40
+def replay(folder: Path, runtime: Runtime, length: int) -> None:
+    """Three sensors for `length` minutes; one stands still for a while, one jumps, one has a gap."""
+    values = walk(np.random.default_rng(6), ROWS, 3)[:length]
+    values[200:300, 0] = values[200, 0]
+    values[320:330, 1] += 40
     rows = [f"{1_700_000_000 + 60 * i},{','.join(f'{v:.6f}' for v in row)}" for i, row in enumerate(values)]
-    del rows[1200:1230]
+    del rows[340:360]
     recording = folder / "three.csv"
     recording.write_text("time,a,b,c\n" + "\n".join(rows) + "\n")
     command = [sys.executable, "-m", "transom", "replay", "--model", "universal", "--agent.runtime", runtime]
@@ -96,15 +98,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("verb", choices=("make", "compare"))
     parser.add_argument("--runtime", choices=("auto", "torchscript", "onnx"), default="auto")
+    parser.add_argument(
+        "--models", nargs="+", default=[], metavar="NAME", help="make: these and not all that are shipped"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=ROWS, help=f"make: of the recording, at least 400 (default: {ROWS})"
+    )
     parser.add_argument("folders", type=Path, nargs="+")
     args = parser.parse_args()
     if args.verb == "compare":
         return 0 if compare(*args.folders) else 1
     folder = args.folders[0]
     folder.mkdir(parents=True, exist_ok=True)
-    found = windows(args.runtime)
+    found = windows(args.runtime, args.models)
     np.savez(folder / "windows.npz", **found)
-    replay(folder, args.runtime)
+    replay(folder, args.runtime, args.rows)
     print(f"{len({k.partition('/')[0] for k in found})} models on {platform.machine()}, in {folder}")
     return 0
 
