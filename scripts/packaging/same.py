@@ -1,10 +1,13 @@
 """Whether two machines predict the same: every shipped model on made windows, and a replay of a made recording.
 
     same.py make FOLDER            on each machine: windows.npz and replay.jsonl of this installation
-    same.py compare FOLDER FOLDER  the largest difference of each model; status 1 beyond 1e-5
+    same.py compare FOLDER FOLDER  the largest differences of each model; status 1 beyond the limits
 
-The inputs are whole numbers over 64, so that they are the same bits everywhere. A difference is relative to the number,
-and absolute where that is below 1. Needs an installed Transom only: run it with that environment's Python.
+The inputs are whole numbers over 64, so that they are the same bits everywhere. Predictions may differ by 1e-5,
+relative to the largest of their row (as for ONNX twins, docs/runtimes.md), or absolute where that is below 1. A score
+is what a value and its prediction differ by, over a width that may be small: it magnifies the rounding of the
+prediction, and may differ by 1e-3. Words (states, times) may not differ. Needs an installed Transom only: run it with
+that environment's Python.
 """
 
 import argparse
@@ -19,7 +22,8 @@ import numpy as np
 from transom.runtimes.choice import Runtime, load, torch_is_installed
 from transom.runtimes.files import shipped_models
 
-LIMIT = 1e-5
+LIMITS = {"predictions": 1e-5, "scores": 1e-3}
+SCORES = ("score", "contribution", "p_value")
 ROWS, BATCHES = 1500, (1, 7, 64)
 
 
@@ -70,27 +74,38 @@ def flat(line: object, place: str = "") -> dict[str, object]:
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference, relative above 1; infinite where one has a number and the other none."""
+    """The largest difference of [rows, numbers], relative to the row; infinite where only one has a number."""
     if one.shape != other.shape or not np.array_equal(np.isnan(one), np.isnan(other)):
         return float("inf")
-    difference = np.abs(one - other) / np.maximum(1, np.abs(other))
-    return float(np.nanmax(difference, initial=0))
+    largest = np.nanmax(np.abs(other), axis=1, initial=1, keepdims=True)
+    return float(np.nanmax(np.abs(one - other) / largest, initial=0))
 
 
 def compare(one: Path, other: Path) -> bool:
-    worst: dict[str, float] = {}
+    worst: dict[tuple[str, str], float] = {}
+
+    def note(name: str, output: str, difference: float) -> None:
+        key = name, "scores" if output in SCORES else "predictions"
+        worst[key] = max(worst.get(key, 0.0), difference)
+
     with np.load(one / "windows.npz") as a, np.load(other / "windows.npz") as b:
         for key in sorted(set(a.files) & set(b.files)):
-            name = key.partition("/")[0]
-            worst[name] = max(worst.get(name, 0.0), apart(a[key].astype(float), b[key].astype(float)))
+            name, _, output = key.split("/")
+            note(name, output, apart(*(x[key].astype(float).reshape(len(x[key]), -1) for x in (a, b))))
     lines = [[flat(json.loads(x)) for x in (f / "replay.jsonl").read_text().splitlines()] for f in (one, other)]
     words = [[{k: v for k, v in line.items() if not isinstance(v, float)} for line in side] for side in lines]
-    numbers = [np.array([v for line in side for v in line.values() if isinstance(v, float)]) for side in lines]
-    worst[f"replay of {len(lines[0])} windows"] = apart(*numbers) if words[0] == words[1] else float("inf")
-    for name, difference in worst.items():
-        print(f"{name:28} {difference:.1e}{'' if difference <= LIMIT else '  MORE THAN ' + str(LIMIT)}")
-    same = bool(worst) and max(worst.values()) <= LIMIT
-    print(f"{len(worst)} compared: {'the same' if same else 'NOT the same'} to {LIMIT}")
+    name = f"replay of {len(lines[0])} windows"
+    note(name, "predictions", 0.0 if words[0] == words[1] else float("inf"))
+    for pair in zip(*lines, strict=False):
+        for key, value in pair[0].items():
+            if isinstance(value, float) and isinstance(pair[1].get(key), float):
+                note(name, key.split("/")[1], apart(*(np.array([[line[key]]]) for line in pair)))
+    same = bool(worst)
+    for (name, kind), difference in worst.items():
+        same = same and difference <= LIMITS[kind]
+        print(f"{name:28} {kind:12} {difference:.1e}{'' if difference <= LIMITS[kind] else '  TOO MUCH'}")
+    told = ", ".join(f"{kind} to {limit}" for kind, limit in LIMITS.items())
+    print(f"{'the same' if same else 'NOT the same'}: {told}")
     return same
 
 
