@@ -54,9 +54,19 @@ def plan(config: Path, name: str, credentials: Mapping[str, Path]) -> tuple[Unit
                 variables[variable] = label
     settings = _read(config, found)
     state, problems = _state(settings, name)
-    command = Path(sys.executable).parent / "transom"
+    command = lasting(Path(sys.executable).parent / "transom")
     problems += [*_reachable(command, config, settings, found)]
     return UnitSpec(command, config, name, state, found, variables), problems
+
+
+def lasting(command: Path) -> Path:
+    """The same command by a name that outlives an upgrade: scripts/install-pi keeps each version in PREFIX/venvs, and
+    PREFIX/current is the one that runs."""
+    version = command.parent.parent
+    current = version.parent.parent / "current"
+    if version.parent.name == "venvs" and current.is_symlink() and current.resolve() == version.resolve():
+        return current / "bin" / command.name
+    return command
 
 
 def _read(config: Path, credentials: Mapping[str, Path]) -> Settings:
@@ -93,7 +103,7 @@ def _reachable(
     command: Path, config: Path, settings: Settings, credentials: Mapping[str, Path]
 ) -> Iterator[TransomError]:
     """What the service's own user could not read or run; systemd itself reads the credentials, as root."""
-    python = "the virtual environment lives best in /opt/transom: python3 -m venv /opt/transom, and install there"
+    python = "the virtual environment lives best in /opt/transom: sudo scripts/install-pi makes it"
     wanted = [
         (command, command, python),
         (command, Path(sys.base_prefix), "make it with a Python that all users reach, such as /usr/bin/python3"),
