@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from transom.dialects.plain import Publication, drift_body
-from transom.edge import logs, observe, reports
+from transom.edge import logs, masks, observe, reports
 
 if TYPE_CHECKING:
     from transom.edge.service import Agent
@@ -42,7 +42,7 @@ class Bulletin:
             problems.append(f"the journal is off: {agent.keeper.problem}")
         if agent.connection is not None:
             refused = sorted(agent.connection.refused.items())
-            problems += [f"not subscribed to {topic}: {reason}" for topic, reason in refused]
+            problems += [f"not subscribed to {masks.topic(topic)}: {reason}" for topic, reason in refused]
         return problems
 
     def doing(self) -> str:
@@ -79,7 +79,8 @@ class Bulletin:
     def info(self) -> Publication:
         agent = self._agent
         unsigned = agent.settings.models.allow_unsigned
-        return reports.info(agent.base, agent.pipeline, agent.broken, agent.vouchers, allow_unsigned=unsigned)
+        return reports.info(agent.base, agent.pipeline, agent.broken, agent.vouchers, allow_unsigned=unsigned,
+                            privacy=agent.privacy)  # fmt: skip
 
     def tell_health(self) -> None:
         """BASE/health, and in the log what was lost since the last time."""
@@ -105,6 +106,10 @@ class Bulletin:
             connected=connection is not None and connection.connected,
         )  # fmt: skip
 
+    def _drift(self) -> dict[str, Any]:
+        count, reports = self._agent.pipeline.drifting()
+        return drift_body(count, [self._agent.privacy.drift(report) for report in reports])
+
     def _health_body(self) -> dict[str, Any]:
         agent, keeper = self._agent, self._agent.keeper
         counters = agent.connection.counters() if agent.connection is not None else {}
@@ -117,5 +122,5 @@ class Bulletin:
             "readings_per_s": self._rate.of(self.received()),
             "overloaded": agent.overload.on, "outbox": agent.outbox.waiting | agent.outbox.counts,
             "journal": keeper.counts(), "clock_steps": agent.present.clock.steps,
-            "calls": dict(agent.remote.counts), "drift": drift_body(*agent.pipeline.drifting()),
+            "calls": dict(agent.remote.counts), "drift": self._drift(),
         }  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.pipeline import Message, Pipeline, Turn
-from transom.edge import logs, observe
+from transom.edge import logs, masks, observe
 from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
 from transom.edge.homeassistant import Discovery
@@ -56,10 +56,12 @@ class Agent:
         self.inbox = Inbox(a.inbox)
         journal = None if a.durability == "none" else Journal(a.state, a.durability)
         self.keeper = Keeper(journal, a.commit_every / 1000)
-        self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild)
+        self.privacy = masks.privacy_of(settings)
+        masks.use(self.privacy)
+        self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild, self.privacy)
         self.outbox = Outbox(a.outbox, a.max_age, self.keeper.waiting)
-        self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None)
-        self._discovery = Discovery(settings)
+        self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None, self.privacy)
+        self._discovery = Discovery(settings, self.privacy)
         self.connection: Connection | None = None
         self.present = Present()
         self._noted: list[Any] | None = None  # what was noted last
@@ -101,7 +103,7 @@ class Agent:
                 if not self.ready.is_set() and connection.ready:
                     self.ready.set()
                     self._supervisor.say_ready(self._bulletin.doing())
-                    log.info("ready: watching %s on %s", ", ".join(self.pipeline.filters), self.settings.broker.host)
+                    log.info("ready: watching %s on %s", self._watched(), self.settings.broker.host)
                 if self.keeper.retry_due:
                     self._try_again()
                 self._bulletin.tell_changes()
@@ -219,6 +221,9 @@ class Agent:
         self.keeper.add(jump, (), (), ())
         log.info("state restored: %s series", sum(a["series"] for a in self.pipeline.accounts().values()))
 
+    def _watched(self) -> str:
+        return ", ".join(map(masks.topic, self.pipeline.filters))
+
     def _filters(self) -> list[str]:
         return [*self.pipeline.filters, *self.remote.filters, *self._discovery.filters]
 
@@ -266,7 +271,7 @@ class Agent:
         else:
             self.connection.watch(self._filters())
             self.connection.publish(self._bulletin.info())
-        log.info("configuration reloaded: watching %s", ", ".join(self.pipeline.filters))
+        log.info("configuration reloaded: watching %s", self._watched())
         return self.connection
 
     def _apply(self, agent: AgentSettings) -> None:

@@ -16,6 +16,7 @@ from transom.settings.options import (
     HomeAssistantSettings,
     HttpSettings,
     ModelsSettings,
+    PrivacySettings,
     TlsSettings,
 )  # fmt: skip
 from transom.settings.streams import ChannelSettings, StreamSettings
@@ -42,6 +43,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("homeassistant", HomeAssistantSettings),
     ("http", HttpSettings),
     ("models", ModelsSettings),
+    ("privacy", PrivacySettings),
     ("streams.pumps", StreamSettings),
     ("streams.pumps.channels.temperature", ChannelSettings),
 )

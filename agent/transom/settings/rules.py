@@ -20,6 +20,7 @@ RESERVED = ("status", "info", "health", "request", "response")  # transom/<id>/<
 REMOTE = ("ping", "reload", "mute", "acknowledge", "explain", "set-budget")  # unmute is allowed with mute
 LARGEST_PASSWORD = 64 << 10  # MQTT 5.0, section 3.1.3.6: its length has two bytes
 LARGEST_PEM = 16 << 20
+LEAST_KEY = 32  # characters of the secret of pseudonyms
 
 Path_ = tuple[str, ...]
 
@@ -157,7 +158,7 @@ def channels(raw: object) -> object:
 def across(layers: Origins, *, need_streams: bool) -> list[TransomError]:
     """Problems between keys and with the files they name. Works on the raw tables, so that a wrong type hides none."""
     raw = layers.merged
-    found = [*_broker(_table(raw, "broker"))]
+    found = [*_broker(_table(raw, "broker")), *_privacy(_table(raw, "privacy"))]
     streams = raw.get("streams", {})
     if need_streams and streams in ({}, None):
         found.append(
@@ -186,13 +187,28 @@ def _broker(broker: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:
     files = [(("broker", "tls", key), tls.get(key), LARGEST_PEM) for key in ("ca_file", "cert_file", "key_file")]
     for loc, name, limit in [(("broker", "password_file"), broker.get("password_file"), LARGEST_PASSWORD), *files]:
         if isinstance(name, str):
-            try:
-                if not read_text(Path(name), limit):
-                    yield loc, f"{shown(name)} is empty", "write the file's content or remove the key"
-            except OSError as error:
-                yield loc, f"{shown(name)} cannot be read: {error.strerror}", "check the path and its permissions"
-            except ValueError as error:
-                yield loc, f"{shown(name)} {error}", "check that it is the right file"
+            yield from _file(loc, name, limit)
+
+
+def _file(loc: Path_, name: str, limit: int, least: int = 1) -> Iterator[tuple[Path_, str, str]]:
+    """What is wrong with a file of `least` characters to `limit` bytes."""
+    try:
+        found = len(read_text(Path(name), limit))
+    except OSError as error:
+        yield loc, f"{shown(name)} cannot be read: {error.strerror}", "check the path and its permissions"
+    except ValueError as error:
+        yield loc, f"{shown(name)} {error}", "check that it is the right file"
+    else:
+        if not found:
+            yield loc, f"{shown(name)} is empty", "write the file's content or remove the key"
+        elif found < least:
+            yield loc, f"{shown(name)} has {found} characters, too few", f"write {least} or more: openssl rand -hex 32"
+
+
+def _privacy(privacy: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:
+    name = privacy.get("series_key_file")
+    if isinstance(name, str):
+        yield from _file(("privacy", "series_key_file"), name, LARGEST_PASSWORD, LEAST_KEY)
 
 
 def read_text(file: Path, limit: int) -> str:

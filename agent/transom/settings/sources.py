@@ -25,6 +25,7 @@ _FILES = (
     ("broker", "tls", "ca_file"),
     ("broker", "tls", "cert_file"),
     ("broker", "tls", "key_file"),
+    ("privacy", "series_key_file"),
 )
 
 
