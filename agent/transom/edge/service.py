@@ -24,6 +24,7 @@ from transom.edge.outbox import Outbox
 from transom.edge.present import TURN, Present
 from transom.edge.reload import RESTART, Reload
 from transom.edge.remote import Remote
+from transom.edge.retention import Retention, tidied
 from transom.edge.systemd import Supervisor
 from transom.edge.turns import Done, Turns, Work
 from transom.edge.web import Web
@@ -54,8 +55,9 @@ class Agent:
         self.ready = threading.Event()
         a = settings.agent
         self.inbox = Inbox(a.inbox)
-        journal = None if a.durability == "none" else Journal(a.state, a.durability)
-        self.keeper = Keeper(journal, a.commit_every / 1000)
+        retention = Retention.of(settings.privacy)
+        journal = None if a.durability == "none" else Journal(a.state, a.durability, secure=retention.keep is not None)
+        self.keeper = Keeper(journal, a.commit_every / 1000, retention)
         self.privacy = masks.privacy_of(settings)
         masks.use(self.privacy)
         self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild, self.privacy)
@@ -106,6 +108,9 @@ class Agent:
                     log.info("ready: watching %s on %s", self._watched(), self.settings.broker.host)
                 if self.keeper.retry_due:
                     self._try_again()
+                if self.keeper.on and self.keeper.retention.tidy_due:
+                    keeper = self.keeper
+                    self.outbox.forget(tidied(keeper.retention, keeper.journal, self.outbox.under_way))
                 self._bulletin.tell_changes()
                 self.web.tend(self._bulletin.snapshot)
                 if self._supervisor.asks:
