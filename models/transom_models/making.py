@@ -8,14 +8,15 @@ import warnings
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transom.core.model import Channel, Manifest, Reference
+from transom.core.model import Channel, Manifest, Privacy, Reference
 from transom.errors import ModelError
 from transom_models import data, evaluation, export, material, prescription, recipe, warm
-from transom_models.building import build, by_level, learn
+from transom_models.building import build, by_level, learn, privately
 from transom_models.families import FAMILIES
 from transom_models.families.tcn import REACH
 from transom_models.tasks import (
@@ -73,7 +74,11 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         untrained = validation_loss(module, found.validation)
     if start is not None:
         warm.go_on(module, start)
-    trained = learn(module, found, args.epochs, seed)
+    kept: Privacy | msgspec.UnsetType = msgspec.UNSET
+    if args.private:
+        trained, kept = privately(module, found, args, seed)
+    else:
+        trained = learn(module, found, args.epochs, seed)
     if isinstance(module, LevelDetector):
         if not trained.loss < PAYS * untrained:  # less than that is chance in a short recording
             module.silence()
@@ -118,7 +123,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         reference=_reference(np.concatenate([p[0][:, -1] for p in (found.train, found.validation, found.calibration)])),
         data=material.told(prescribed["data"], args.data or []) if prescribed else ", ".join(p.name for p in args.data),
         metrics=metrics, torch=torch.__version__.split("+")[0],
-        state=state, created=datetime.now(UTC).strftime("%Y-%m-%d"),
+        state=state, privacy=kept, created=datetime.now(UTC).strftime("%Y-%m-%d"),
     )  # fmt: skip
     if prescribed is not None:
         manifest = prescription.named(manifest, prescribed)

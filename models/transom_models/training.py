@@ -59,8 +59,8 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, plan.epochs, plan.rate / 50)
     best, best_loss, since, epoch = copy.deepcopy(module.state_dict()), float("inf"), 0, 0
     begun = time.monotonic()
-    with _progress() as progress:
-        task = progress.add_task("training", total=plan.epochs, loss=float("nan"))
+    with shown() as progress:
+        task = progress.add_task("training", total=plan.epochs, unit="epochs", loss=float("nan"))
         for epoch in range(1, plan.epochs + 1):  # noqa: B007  # told at the end
             for rows in torch.randperm(len(windows), generator=shuffle).split(plan.batch):
                 batch = windows[rows]
@@ -98,12 +98,13 @@ def validation_loss(module: nn.Module, part: Part, batch: int = 512) -> float:
     return total / max(1, len(part[0]))
 
 
-def _progress() -> Progress:
+def shown() -> Progress:
+    """A progress bar on a terminal, nothing in a pipe. Fields of its tasks: unit, loss."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total} epochs, validation loss {task.fields[loss]:.4g}"),
+        TextColumn("{task.completed}/{task.total} {task.fields[unit]}, validation loss {task.fields[loss]:.4g}"),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
