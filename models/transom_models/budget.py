@@ -17,11 +17,12 @@ UNPROTECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """epsilon, delta: (epsilon, delta)-differential privacy of the weights; clip: length of a unit's gradient; unit:
-    `block` of `steps` rows (0: twice what a window spans), or `window`."""
+    """epsilon, delta: (epsilon, delta)-differential privacy of the weights, delta None for a tenth of 1 / units, at
+    most 0.0001; clip: length of a unit's gradient; unit: `block` of `steps` rows (0: twice what a window spans), or
+    `window`."""
 
     epsilon: float = 8.0
-    delta: float = 1e-4
+    delta: float | None = None
     clip: float = 1.0
     unit: Literal["block", "window"] = "block"
     steps: int = 0
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train with differential privacy and say what it is worth (docs/privacy.md); needs opacus",
     )  # fmt: skip
     parser.add_argument("--epsilon", type=float, default=8.0, help="of --private: less protects more (default: 8)")
-    parser.add_argument("--delta", type=float, default=1e-4, help="of --private: below 1 / units (default: 0.0001)")
+    parser.add_argument(
+        "--delta", type=float, help="of --private: below 1 / units (default: a tenth of it, 0.0001 at most)"
+    )
     parser.add_argument("--clip", type=float, default=1.0, help="of --private: length of a gradient (default: 1)")
     parser.add_argument(
         "--unit", choices=("block", "window"), default="block",
@@ -57,6 +60,8 @@ def check(args: argparse.Namespace) -> None:
             raise ModelError("--private", f"cannot go with {option}", "train from --data, from the beginning")
     for name, most in (("epsilon", 1e3), ("delta", 0.1), ("clip", 1e6)):
         value = getattr(args, name)
+        if value is None:
+            continue
         if not (math.isfinite(value) and 0 < value <= most):
             raise ModelError(f"--{name}", f"{value:g} is no budget", f"more than 0, at most {most:g}")
     if find_spec("opacus") is None:

@@ -65,13 +65,14 @@ def learn(
     unit = "window" if block is None else f"block of {block} steps"
     if count < FEWEST:
         raise ModelError("--private", f"there are {count} units ({unit})", f"{FEWEST} or more: shorter or more data")
-    if budget.delta * count >= 1:
-        raise ModelError("--delta", f"{budget.delta:g} for {count} units protects nobody", f"less than {1 / count:.1g}")
+    delta = min(1e-4, float(f"{0.1 / count:.2g}")) if budget.delta is None else budget.delta
+    if delta * count >= 1:
+        raise ModelError("--delta", f"{delta:g} for {count} units protects nobody", f"less than {1 / count:.2g}")
     batch = max(8, min(64, count // 10))
     rate = batch / count
     steps = max(1, round(plan.epochs / rate))
-    noise = noise_for(budget, rate, steps)
-    spent = epsilon_of(noise, rate, steps, budget.delta)
+    noise = noise_for(budget.epsilon, delta, rate, steps)
+    spent = epsilon_of(noise, rate, steps, delta)
     chance = torch.Generator().manual_seed(secrets.randbits(63) if chance is None else chance)
     torch.manual_seed(plan.seed)
     module.train()
@@ -99,7 +100,7 @@ def learn(
                 delattr(parameter, name)
     loss = validation_loss(module, validation)
     module.eval()
-    privacy = Privacy(float(f"{spent:.4g}"), budget.delta, unit, noise=float(f"{noise:.4g}"), clip=budget.clip)
+    privacy = Privacy(float(f"{spent:.4g}"), delta, unit, noise=float(f"{noise:.4g}"), clip=budget.clip)
     return Trained(plan.epochs, loss, time.monotonic() - begun), privacy
 
 
@@ -132,14 +133,14 @@ def epsilon_of(noise: float, rate: float, steps: int, delta: float) -> float:
         return float(accountant.get_epsilon(delta))
 
 
-def noise_for(budget: Budget, rate: float, steps: int) -> float:
+def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
     """The least noise that keeps so many steps within the budget."""
     from opacus.accountants.utils import get_noise_multiplier
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(get_noise_multiplier(
-            target_epsilon=budget.epsilon, target_delta=budget.delta, sample_rate=rate, steps=steps, accountant="rdp"
+            target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps, accountant="rdp"
         ))  # fmt: skip
 
 

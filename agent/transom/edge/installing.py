@@ -26,6 +26,7 @@ STORE = Path("/etc/credstore")  # where systemd keeps credentials by convention
 SECRET_KEYS = {  # settings that name files with secrets -> their variable
     ("broker", "password_file"): "TRANSOM_BROKER__PASSWORD_FILE",
     ("broker", "tls", "key_file"): "TRANSOM_BROKER__TLS__KEY_FILE",
+    ("privacy", "series_key_file"): "TRANSOM_PRIVACY__SERIES_KEY_FILE",
 }
 
 
