@@ -6,6 +6,7 @@ What makes a reader fail is left in build/fuzz/TARGET.found/ and repeated with -
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,9 @@ def main() -> int:
         for old in fewest.iterdir():
             old.unlink()
         status = _inside(args.target, "-merge=1", f"-max_len={corpus.LARGEST}", str(fewest), str(folder)) or status
+        if not any(fewest.iterdir()):
+            print("the inputs could not be merged: those that are kept stay as they are", file=sys.stderr)
+            return 1
         print(f"{corpus.write(args.target, [p.read_bytes() for p in fewest.iterdir()])} inputs kept")
     return status
 
@@ -79,7 +83,8 @@ def fuzz(target: str, flags: list[str]) -> None:
     with atheris.instrument_imports(include=["transom", "tomllib", "cbor2", "zipfile", "csv"]):
         import targets
     one = targets.TARGETS[target]
-    atheris.Setup([sys.argv[0], *flags], one)
+    # A merge runs this program again, by a shell: its name is the whole command.
+    atheris.Setup([shlex.join([sys.executable, __file__, "--inside", target]), *flags], one)
     atheris.Fuzz()
 
 
