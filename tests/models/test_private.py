@@ -79,14 +79,19 @@ def learned(budget: Budget, part: tuple[np.ndarray, np.ndarray], chance: int | N
 
 
 def test_less_epsilon_takes_more_noise_and_is_kept_to() -> None:
-    part = parts()
-    found = [learned(Budget(epsilon, 1e-3, 1.0), part)[1] for epsilon in (8.0, 3.0, 1.0)]
-    assert [p.noise for p in found] == sorted(p.noise for p in found)
-    for asked, privacy in zip((8.0, 3.0, 1.0), found, strict=True):
-        assert 0.8 * asked < privacy.epsilon <= asked
-        assert privacy.unit == "block of 20 steps"
-    assert private.epsilon_of(2.0, 0.1, 100, 1e-4) < private.epsilon_of(1.0, 0.1, 100, 1e-4)
-    assert private.epsilon_of(1.0, 0.1, 100, 1e-4) < private.epsilon_of(1.0, 0.1, 200, 1e-4)
+    asked, rate, steps, delta = (8.0, 3.0, 1.0), 0.1, 100, 1e-4
+    noises = [private.noise_for(epsilon, delta, rate, steps) for epsilon in asked]
+    assert noises == sorted(noises)
+    for epsilon, noise in zip(asked, noises, strict=True):
+        assert 0.95 * epsilon < private.epsilon_of(noise, rate, steps, delta) <= epsilon
+    assert private.epsilon_of(1.0, rate, 100, delta) < private.epsilon_of(1.0, rate, 200, delta)
+
+
+def test_what_was_spent_is_told_with_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private, "noise_for", lambda *_: 4.0)  # more than is asked for: less is spent
+    privacy = learned(Budget(8.0, 1e-3, 1.0), parts())[1]
+    assert (privacy.noise, privacy.clip, privacy.delta, privacy.unit) == (4.0, 1.0, 1e-3, "block of 20 steps")
+    assert 0 < privacy.epsilon < 8
 
 
 def test_the_same_chance_gives_the_same_model_and_the_system_s_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,10 +131,8 @@ def test_no_unit_moves_the_sum_of_gradients_by_more_than_the_clip(monkeypatch: p
     assert min(apart) == 0  # where the unit was not drawn
 
 
-@pytest.mark.parametrize("family", ["lstm", "gru", "tcn", "cnn"])
-def test_every_family_learns_so_and_the_file_runs(
-    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("family", ["lstm", "tcn"])
+def test_a_family_learns_so_and_the_file_runs(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["train", "--data", str(table(tmp_path)), "--method", "residual", "--family", family, "--hidden", "8"]
     args += ["--length", "8", "--epochs", "1", "--private", "--epsilon", "4", "--delta", "1e-3", "--no-onnx"]
     assert main([*args, "--output", str(tmp_path / "m.pt")]) == 0

@@ -17,7 +17,7 @@ from transom.core.events import DriftReport
 from transom.core.pipeline import Pipeline
 from transom.core.stream import StreamSpec
 from transom.dialects.privacy import Privacy, Rule
-from transom.edge import logs, masks
+from transom.edge import homeassistant, logs, masks
 from transom.edge.asking import ask
 from transom.edge.assembly import Assembly
 from transom.edge.requests import RequestError
@@ -46,6 +46,8 @@ class Choking(Distance):
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     report = DriftReport("s", f"{SERIES}/x", "x", "drift", "kW", 0, VALUE, VALUE + 1, 1.0, 0.9, 0.1, f"x {VALUE}", 1.0)
     monkeypatch.setattr(Pipeline, "drifting", lambda self: (1, [report]))
+    monkeypatch.setattr(homeassistant, "SETTLE", 0.1)
+    monkeypatch.setattr(homeassistant, "PACE", 0.01)
     before = logs.logging.getLogger("transom").handlers[:], logs.logging.getLogger("transom").propagate
     yield
     masks.use(Privacy(Rule()))
