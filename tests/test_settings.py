@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transom.errors import SettingsError, TransomError
 from transom.settings import Settings, load_settings, read
 from transom.settings.options import AgentSettings, BrokerSettings, TlsSettings
-from transom.settings.reference import SECTIONS, reference
+from transom.settings.reference import SECTIONS, page, reference
 from transom.settings.streams import StreamSettings
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -60,6 +60,16 @@ def test_smallest_configuration_has_the_documented_defaults(toml):
     assert (pumps.model, pumps.step, pumps.raise_after, pumps.max_ahead) == ("universal", None, (1, 1), 300_000)
     assert pumps.budget == pytest.approx(1 / 604_800_000)
     assert settings.broker.client_id == f"transom-{settings.agent.id}"
+
+
+def test_what_is_safe_holds_without_a_word(toml):
+    settings = load_settings(toml(SMALLEST), {})
+    assert settings.agent.remote == ()
+    assert (settings.http.port, settings.http.host) == (None, "127.0.0.1")
+    assert (settings.models.allow_unsigned, settings.broker.tls.insecure) == (False, False)
+    stream = settings.streams["pumps"]
+    assert (stream.max_rate, stream.replay_window) == (1000.0, 86_400_000)
+    assert (stream.max_series, stream.max_payload) == (10_000, 1 << 20)
 
 
 def test_flags_win_over_environment_over_file_over_defaults(toml, monkeypatch):
@@ -133,6 +143,8 @@ def test_tls_is_on_with_its_port_as_soon_as_it_is_configured(toml):
     ca = toml("certificate", "ca.pem")
     assert not BrokerSettings().tls.enabled
     assert not TlsSettings(insecure=False).enabled
+    assert not TlsSettings(alpn=()).enabled
+    assert TlsSettings(alpn=("mqtt",)).enabled
     broker = load_settings(toml(f'{SMALLEST}[broker.tls]\nca_file = "{ca.name}"\n'), {}).broker
     assert (broker.tls.enabled, broker.port, broker.tls.ca_file) == (True, 8883, ca)
     assert load_settings(None, {"streams.x.topic": "x", "broker.tls.enabled": "true"}).broker.port == 8883
@@ -394,6 +406,11 @@ def test_settings_are_frozen(toml):
 
 def test_the_reference_is_what_the_options_say():
     assert (CONFIG / "agent.toml").read_text() == reference(), "run: python -m transom.settings > config/agent.toml"
+
+
+def test_the_page_of_settings_is_what_the_options_say():
+    text = (CONFIG.parent / "docs" / "settings.md").read_text()
+    assert text == page(), "run: python -m transom.settings --page > docs/settings.md"
 
 
 def test_every_setting_stands_in_the_reference_with_its_true_default():

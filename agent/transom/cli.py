@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from transom import __version__
+from transom.core.printable import printable
 from transom.errors import SettingsError, TransomError
 from transom.flags import default_config, nearest, settings_arguments, take_flags
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         for line in _lines(error):
-            print(f"transom: {' '.join(line.splitlines())}", file=sys.stderr)  # noqa: T201
+            print(f"transom: {printable(' '.join(line.splitlines()))}", file=sys.stderr)  # noqa: T201
         return 2 if isinstance(error, SettingsError | UsageError) else 1
     return status
 

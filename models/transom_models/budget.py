@@ -55,7 +55,7 @@ def check(args: argparse.Namespace) -> None:
     installed."""
     if not args.private:
         return
-    for option, given in (("--recipe", args.recipe), ("--from", args.start)):
+    for option, given in (("--recipe", args.recipe), ("--from", args.start), ("--stateful", args.stateful or None)):
         if given is not None:
             raise ModelError("--private", f"cannot go with {option}", "train from --data, from the beginning")
     for name, most in (("epsilon", 1e3), ("delta", 0.1), ("clip", 1e6)):

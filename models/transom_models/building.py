@@ -84,7 +84,7 @@ def steps(args: argparse.Namespace, length: int) -> bool:
 
 
 def by_level(args: argparse.Namespace) -> bool:
-    return bool(args.task == "anomaly" and args.method == "level")
+    return bool(args.task == "anomaly" and args.method in (None, "level"))
 
 
 def scaling(windows: NDArray[np.generic]) -> tuple[torch.Tensor, torch.Tensor]:

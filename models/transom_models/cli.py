@@ -23,6 +23,7 @@ transom train --data run1.csv run2.csv … --task forecast --target rul --cap 12
 transom train --data moves.csv --task classify --label activity --family cnn --output moves.pt
 transom train --data week.jsonl.gz --task anomaly --family lstm --output pump.pt
 transom train --data appliances.ts.gz --task classify --family rocket --hidden 2400 --output appliance.pt
+transom train --data normal.csv --family gru --stateful --output pump.pt
 transom train --data autumn.csv --from pump.pt --output pump.pt
 transom train --data shifts.csv --task anomaly --method residual --private --epsilon 3 --output pump.pt
 transom train --recipe universal --output universal.pt
@@ -59,10 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=("level", "residual", "reconstruction", "switch", "path"),
-        default="level",
         help="of anomaly: levels, liveliness and relations of the channels; the next step's error; the window's "
-        "reconstruction; or, for contacts, when and how long they are open (default: level); path, of forecast: where "
-        "a vehicle will be, seen from the vehicle",
+        "reconstruction; or, for contacts, when and how long they are open (default: level, with --stateful residual); "
+        "path, of forecast: where a vehicle will be, seen from the vehicle",
     )
     parser.add_argument(
         "--channels", nargs="+", default=[], help="columns to use (default: all numeric ones but labels)"
@@ -98,6 +98,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--incremental", action=argparse.BooleanOptionalAction,
         help="go from step to step instead of through whole windows, for the same numbers: tcn in forecast or with "
         "--method residual, windows of 64 steps or more (default: where that can be done)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stateful", action="store_true",
+        help="of lstm, gru and rnn: carry the state from step to step for ever instead of beginning with each window; "
+        "trained, calibrated and run that way, a step is all the work there is (docs/runtimes.md)",
     )  # fmt: skip
     parser.add_argument(
         "--onnx", action=argparse.BooleanOptionalAction, default=True,
@@ -162,6 +167,8 @@ def _report(console: Console, manifest: Manifest, path: Path, seconds: float) ->
         table.add_row("twin", f"{twin} ({twin.stat().st_size / 1000:.0f} kB) for ONNX Runtime")
     table.add_row("trained", f"{seconds:.0f} s on {manifest.data}")
     step = f"{manifest.step} ms" if manifest.step else "one reading"
+    if manifest.stateful:
+        table.add_row("stateful", f"{manifest.state} numbers a series are carried for ever")
     table.add_row("window", f"{manifest.length} steps of {step}, {len(manifest.channels)} channels")
     if isinstance(manifest.privacy, Privacy):
         p = manifest.privacy

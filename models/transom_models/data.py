@@ -101,6 +101,15 @@ def load(
     """
     if any(is_cases(p) for p in paths):
         return load_cases(paths, task, channels)
+    recordings = recorded(paths, task, channels, label, targets, cap, stream, topic)
+    return dataset(recordings, task, length, horizon, targets, min_steps, apart, step=step, aggregate=aggregate)
+
+
+def recorded(
+    paths: Sequence[Path], task: str, channels: Sequence[str], label: str | None, targets: Sequence[str], cap: float,
+    stream: str | None, topic: str | None,
+) -> list[Recording]:  # fmt: skip
+    """What the files hold, but for cases; arguments as `load` has them."""
     recordings: list[Recording] = []
     for path in paths:
         if is_messages(path):
@@ -110,7 +119,33 @@ def load(
             recordings += [aimed(r, targets, cap) if targets else r for r in read_runs(path)]
         else:
             recordings.append(read(path, channels, label if task == "classify" else None, targets, cap))
-    return dataset(recordings, task, length, horizon, targets, min_steps, apart, step=step, aggregate=aggregate)
+    return recordings
+
+
+def prepared(
+    recordings: Sequence[Recording], targets: Sequence[str], step: int | None, aggregate: Aggregate, length: int
+) -> list[Recording]:
+    """With their targets, and on a grid of `step` ms. Raises RecordingError where one has other channels."""
+    if targets:
+        recordings = [r if r.targets is not None else aimed(r, targets) for r in recordings]
+    if step is not None:
+        recordings = [stepped(r, step, aggregate, length) for r in recordings]
+    names = recordings[0].channels
+    for recording in recordings:
+        if recording.channels != names:
+            raise RecordingError(
+                recording.name,
+                f"has the channels {', '.join(recording.channels)}",
+                f"the first file has {', '.join(names)}",
+            )
+    return list(recordings)
+
+
+def goal(names: Sequence[str], targets: Sequence[str]) -> tuple[int, bool]:
+    """Steps from the last one known to a target's first, and whether recordings are runs to a failure, which must not
+    be cut."""
+    lead = 0 if targets and not set(targets) & set(names) else 1
+    return lead, REMAINING in targets and REMAINING not in names
 
 
 def dataset(
@@ -121,26 +156,15 @@ def dataset(
     """Recordings to windows, as `load` says. classes: names of the labels 0, 1, …; default: the labels themselves.
     Targets that are given are those of the recordings. every: only each so many-th window is taken; whole: each
     recording goes into one part; step: ms of a grid that their rows fall into first."""
-    place = recordings[0].name
-    if targets:
-        recordings = [r if r.targets is not None else aimed(r, targets) for r in recordings]
-    if step is not None:
-        recordings = [stepped(r, step, aggregate, length) for r in recordings]
+    recordings = prepared(recordings, targets, step, aggregate, length)
     if min_steps is not None and min_steps < length:
         recordings = [padded(r, length - min_steps) for r in recordings]
     names = recordings[0].channels
-    for recording in recordings:
-        if recording.channels != names:
-            raise RecordingError(
-                recording.name,
-                f"has the channels {', '.join(recording.channels)}",
-                f"the first file has {', '.join(names)}",
-            )
-    lead = 0 if targets and not set(targets) & set(names) else 1
-    whole |= REMAINING in targets and REMAINING not in names
+    lead, to_failure = goal(names, targets)
+    whole |= to_failure
     parts: tuple[list[NDArray[np.float32]], ...] = ([], [], [])
     wanted: tuple[list[NDArray[np.generic]], ...] = ([], [], [])
-    labels = _classes(recordings, place) if task == "classify" else ()
+    labels = classes_of(recordings) if task == "classify" else ()
     for i, recording in enumerate(recordings):
         if task == "forecast":
             found, target = examples(recording, length, horizon, lead)
@@ -161,7 +185,7 @@ def dataset(
     if not all(parts) or min(sum(map(len, p)) for p in parts) < 8:
         rows = sum(len(r.times) for r in recordings)
         raise RecordingError(
-            place,
+            recordings[0].name,
             f"gives too few windows of {length} steps in {rows} rows",
             "record longer, or take a smaller --length",
         )
@@ -200,7 +224,9 @@ def deal(values: NDArray[np.float32], labels: Sequence[str], channels: Sequence[
     return Dataset(names, None, train, validation, calibration, classes)
 
 
-def _classes(recordings: Sequence[Recording], place: str) -> tuple[str, ...]:
+def classes_of(recordings: Sequence[Recording]) -> tuple[str, ...]:
+    """The classes that rows are labelled with. Raises RecordingError for fewer than two."""
+    place = recordings[0].name
     labels = np.unique(np.concatenate([r.labels for r in recordings]))
     classes = tuple(f"{c:g}" for c in labels[np.isfinite(labels)])
     if len(classes) < 2:

@@ -4,23 +4,19 @@ Arguments of `transom train` in, the manifest of the written file out. Needs tor
 """
 
 import argparse
-import warnings
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from transom.core.model import Channel, Manifest, Privacy, Reference
+from transom.core.model import Manifest, Privacy
 from transom.errors import ModelError
-from transom_models import data, evaluation, export, material, prescription, recipe, warm
+from transom_models import data, describing, evaluation, export, material, prescription, recipe, stateful, warm
 from transom_models.building import build, by_level, learn, privately
 from transom_models.families import FAMILIES
 from transom_models.families.tcn import REACH
 from transom_models.tasks import (
-    QUANTILES,
     DailyForecaster,
     Forecaster,
     LevelDetector,
@@ -33,9 +29,6 @@ from transom_models.tasks.level import parts
 from transom_models.training import validation_loss
 
 FORECASTERS = (Forecaster, PeriodicForecaster, DailyForecaster, PathForecaster)
-WHOLE = 20  # simulated series, from which on those held out are strangers, not later parts of the known ones
-HELD_GAP = 10  # steps that a trained model's last value is held
-LEARNING = 50  # windows that a trained detector watches a new series before it may raise an alert
 PAYS = 0.8  # share of the untrained loss that a level detector's network has to come below, or it stays silent
 
 
@@ -54,8 +47,10 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         warm.same_shape(args, start)
     if args.family not in FAMILIES:
         raise ModelError("--family", f"there is no family {args.family!r}", f"choose from {', '.join(FAMILIES)}")
+    if args.stateful:
+        stateful.check(args)
+        return stateful.make(args, prescribed, start)
     found = gather(args, prescribed)
-    horizon = args.horizon if args.task == "forecast" else 0
     length = found.train[0].shape[1]
     seed = args.seed or 0
     torch.manual_seed(seed)
@@ -64,7 +59,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
     if args.incremental and not state:
         raise ModelError(
             "--incremental", f"{args.task} with {args.family} and windows of {length} steps needs whole windows",
-            f"--family tcn with --task forecast, or --method residual, and --length {REACH + 1} or more",
+            f"--family tcn with --task forecast, or --method residual, and --length {REACH + 1} or more; or --stateful",
         )  # fmt: skip
     normal, truth = found.calibration
     windows = [torch.from_numpy(part[0]) for part in (found.train, found.validation, found.calibration)]
@@ -112,31 +107,11 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         )
     else:
         metrics = evaluation.classify(export.outputs(module, normal)["probability"], truth)
-    manifest = Manifest(
-        name=args.name or args.output.stem, version=warm.next_version(start.manifest.version) if start else "1",
-        task=args.task, family=args.family,
-        channels=tuple(Channel(c) for c in found.channels), length=length, step=found.step,
-        min_steps=min(args.min_steps or length, length), horizon=horizon, quantiles=QUANTILES if horizon else (),
-        aggregate=args.aggregate if args.step else "last", classes=found.classes,
-        targets=tuple(Channel(c) for c in found.targets), lead=found.lead,
-        max_gap=HELD_GAP * found.step if found.step else None, learning=LEARNING if table else 0, calibration=table,
-        reference=_reference(np.concatenate([p[0][:, -1] for p in (found.train, found.validation, found.calibration)])),
-        data=material.told(prescribed["data"], args.data or []) if prescribed else ", ".join(p.name for p in args.data),
-        metrics=metrics, torch=torch.__version__.split("+")[0],
-        state=state, privacy=kept, created=datetime.now(UTC).strftime("%Y-%m-%d"),
-    )  # fmt: skip
-    if prescribed is not None:
-        manifest = prescription.named(manifest, prescribed)
+    values = [part[0][:, -1] for part in (found.train, found.validation, found.calibration)]
+    manifest = describing.manifest(args, prescribed, start, found, length, values, table, metrics, state)
+    manifest = msgspec.structs.replace(manifest, privacy=kept)
     manifest = export.export(module, manifest, args.output, normal[:256], args.onnx)
     return manifest, trained.seconds
-
-
-def _reference(values: NDArray[np.float32]) -> Reference:
-    """values: [N, C] of normal running, NaN where missing: where its channels were, for the agent to tell of drift."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is missing throughout
-        mean, spread = np.nanmean(values, 0, dtype=np.float64), np.nanstd(values, 0, dtype=np.float64)
-    return Reference(tuple(np.nan_to_num(mean).tolist()), tuple(np.nan_to_num(spread).tolist()))
 
 
 def gather(args: argparse.Namespace, prescribed: dict[str, Any] | None) -> data.Dataset:
@@ -152,7 +127,7 @@ def gather(args: argparse.Namespace, prescribed: dict[str, Any] | None) -> data.
         recordings = [r.only(args.channels) for r in recordings] if args.channels else recordings
         return data.dataset(
             recordings, args.task, args.length, horizon, args.target, args.min_steps, apart, classes,
-            int(prescribed["data"].get("every", 1)), len(recordings) >= WHOLE, step, args.aggregate,
+            int(prescribed["data"].get("every", 1)), len(recordings) >= stateful.WHOLE, step, args.aggregate,
         )  # fmt: skip
     if prescribed is not None:
         args.data = material.files(prescribed["data"], args.data or [], f"recipe {args.recipe!r}")

@@ -13,7 +13,7 @@ from transom.errors import ModelError
 FLAGS: dict[str, type | tuple[type, ...]] = {
     "task": str, "family": str, "method": str, "channels": list, "label": str, "target": list, "cap": (int, float),
     "period": int, "min_steps": int, "length": int, "horizon": int, "hidden": int, "epochs": int, "seed": int,
-    "step": (int, float), "aggregate": str,
+    "step": (int, float), "aggregate": str, "stateful": bool,
 }  # fmt: skip
 OWN: dict[str, type] = {
     "name": str,  # of the model

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transom.core.model import Privacy
 from transom.errors import ModelError
 from transom_models.budget import Budget
-from transom_models.training import Part, Plan, Trained, shown, validation_loss
+from transom_models.training import Part, Plan, Trained, progress_bar, validation_loss
 
 FEWEST = 20  # units; with fewer the noise drowns whatever they have in common
 
@@ -83,7 +83,7 @@ def learn(
     )  # fmt: skip
     windows, targets = (torch.from_numpy(np.asarray(a)) for a in train_part)
     begun = time.monotonic()
-    with shown() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("training", total=steps, unit="steps", loss=float("nan"))
         for step in range(steps):
             # Poisson sampling, as the accounts suppose: each unit by itself, so that a step may have none.

@@ -59,7 +59,7 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, plan.epochs, plan.rate / 50)
     best, best_loss, since, epoch = copy.deepcopy(module.state_dict()), float("inf"), 0, 0
     begun = time.monotonic()
-    with shown() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("training", total=plan.epochs, unit="epochs", loss=float("nan"))
         for epoch in range(1, plan.epochs + 1):  # noqa: B007  # told at the end
             for rows in torch.randperm(len(windows), generator=shuffle).split(plan.batch):
@@ -98,7 +98,7 @@ def validation_loss(module: nn.Module, part: Part, batch: int = 512) -> float:
     return total / max(1, len(part[0]))
 
 
-def shown() -> Progress:
+def progress_bar() -> Progress:
     """A progress bar on a terminal, nothing in a pipe. Fields of its tasks: unit, loss."""
     console = Console(stderr=True)
     columns = (

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transom.core.model import PROMISED, Manifest
 from transom.errors import ModelError
 from transom.runtimes import bundle, files, onnx, torchscript
-from transom.runtimes.batches import first_line, probe_windows
+from transom.runtimes.batches import first_line
+from transom.runtimes.probes import probe_windows
 from transom_models.onnx_rows import steady
 
 OPSET = 17  # of the year 2022: known to every ONNX Runtime since 1.12
@@ -82,11 +83,12 @@ def make(source: Path, output: Path, windows: NDArray[np.float32] | None = None)
         module = torch.jit.load(io.BytesIO(opened.archive()), map_location="cpu").eval()
         keys = [key for key in (*PROMISED[opened.manifest.task], "interval") if key in module(_tensor(compared[:2]))]
         graph = export(module, keys, compared[:2], str(source), opened.manifest.state)
+        usual = module.state_dict().get("usual") if opened.manifest.stateful else None
     manifest = msgspec.structs.replace(opened.manifest, twin_of=opened.sha256, parameters=reference.parameters)
     trial = output.with_name(f".{output.name}.trial{onnx.SUFFIX}")
     try:
         manifest = onnx.write_bundle(graph, manifest, trial)
-        worst = difference(reference, onnx.load(trial), compared)
+        worst = difference(reference, onnx.load(trial), compared, None if usual is None else float(usual.min()))
         if not worst <= TOLERANCE:
             raise ModelError(
                 str(source), f"its ONNX twin gives numbers that differ by {worst:.2g}, more than {TOLERANCE:g}",
@@ -144,21 +146,26 @@ def comparison(opened: bundle.Bundle, windows: NDArray[np.float32] | None) -> ND
     return np.concatenate(parts).astype(np.float32)
 
 
-def difference(reference: torchscript.TorchScriptModel, twin: onnx.OnnxModel, windows: NDArray[np.float32]) -> float:
-    """The largest difference over batches of 1 to LARGEST rows, and over all windows; inf where one gives NaN alone."""
+def difference(
+    reference: torchscript.TorchScriptModel, twin: onnx.OnnxModel, windows: NDArray[np.float32],
+    size: float | None = None,
+) -> float:  # fmt: skip
+    """The largest difference over batches of 1 to LARGEST rows, and over all windows; inf where one gives NaN alone.
+    size: of residuals, see `export.apart`."""
     wanted = reference.infer(windows)
-    worst = _apart(twin.infer(windows), wanted, windows)
+    worst = _apart(twin.infer(windows), wanted, windows, size)
     for count in range(1, LARGEST + 1):
         begin = (count * 7) % (len(windows) - count + 1)
         part = {key: array[begin : begin + count] for key, array in wanted.items()}
         rows = windows[begin : begin + count]
-        worst = max(worst, _apart(twin.infer(rows), part, rows))
+        worst = max(worst, _apart(twin.infer(rows), part, rows, size))
     return worst
 
 
 def _apart(
-    given: dict[str, NDArray[np.float32]], wanted: dict[str, NDArray[np.float32]], windows: NDArray[np.float32]
-) -> float:
+    given: dict[str, NDArray[np.float32]], wanted: dict[str, NDArray[np.float32]], windows: NDArray[np.float32],
+    residual: float | None,
+) -> float:  # fmt: skip
     if given.keys() != wanted.keys():
         return float("inf")
     size = np.abs(np.nan_to_num(windows.reshape(len(windows), -1), posinf=0, neginf=0)).max(1, keepdims=True)
@@ -168,6 +175,8 @@ def _apart(
         if (np.isfinite(a) != np.isfinite(b)).any():
             return float("inf")
         a, b = np.nan_to_num(a, posinf=0, neginf=0), np.nan_to_num(b, posinf=0, neginf=0)
+        if residual is not None and key in ("score", "contribution"):
+            a, b = np.sqrt(a) * residual, np.sqrt(b) * residual
         least = np.maximum(1, size) if key in IN_UNITS else 1  # a small expected value may be the rest of large ones
         worst = max(worst, float((np.abs(a - b) / np.maximum(least, np.abs(b).max(1, keepdims=True))).max()))
     return worst

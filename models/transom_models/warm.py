@@ -40,7 +40,7 @@ def read(path: Path) -> Start:
 def same_shape(args: argparse.Namespace, start: Start) -> None:
     """Sets what must be as in the model: task, family, method, channels, length, horizon, hidden."""
     made, names = start.manifest, start.state
-    args.task, args.family, args.length = made.task, made.family, made.length
+    args.task, args.family, args.length, args.stateful = made.task, made.family, made.length, made.stateful
     args.horizon = made.horizon or args.horizon
     args.channels = [c.name for c in made.channels]
     args.target = [c.name for c in made.targets]

@@ -14,11 +14,14 @@ from transom.core.pipeline import Message, Turn
 from transom.dialects.plain import drift_body
 from transom.edge import observe, reports
 from transom.edge.assembly import build_pipeline, load_model
+from transom.edge.certificates import WHO
 from transom.edge.exposition import AGENT, FATES, REASONS, STREAM, encode
+from transom.edge.fairness import Fairness
 from transom.edge.inbox import Inbox
 from transom.edge.keeper import Keeper
 from transom.edge.mqtt import Connection
 from transom.edge.outbox import Outbox
+from transom.edge.web import NO_PAGE
 from transom.edge.wire import BrokerOptions, broker_options
 from transom.settings import load_settings
 
@@ -55,6 +58,9 @@ def snapshot(pipeline: Any, options: BrokerOptions, latencies: observe.Latencies
         ),
         "overloaded": False, "outbox": outbox.waiting | outbox.counts, "journal": keeper.counts(), "clock_steps": 2,
         "drift": drift_body(*pipeline.drifting()), "calls": {"ping": 2, "refused": 1},
+        "page": dict(NO_PAGE),
+        "certificates": dict.fromkeys(WHO) | connection.certificates.ends(),
+        "throttled": Fairness().throttled().body(),
     }  # fmt: skip
     return observe.Snapshot(
         health=body, latency=latencies.histogram(), models=reports.models(pipeline), problems=("one",), ready=True,
@@ -68,7 +74,9 @@ def test_every_figure_of_health_is_a_metric(pipeline: Any, options: BrokerOption
     for key, value in body.items():
         paths |= {(key, inner) for inner in value} if isinstance(value, dict) else {(key,)}
     # Not figures of the agent: whoever scrapes has a clock. Percentiles: the histogram gives those of any time.
-    others = {("time",), ("drift", "largest")} | {p for p in paths if p[0] in ("streams", "latency_ms", "calls")}
+    others = {("time",), ("drift", "largest"), ("throttled", "topics")} | {
+        p for p in paths if p[0] in ("streams", "latency_ms", "calls")
+    }
     assert paths - others == set(AGENT)
     assert set(body["streams"]["a"]) == set(STREAM) | set(FATES) | {f"invalid_{reason}" for reason in REASONS}
 

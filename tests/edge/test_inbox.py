@@ -20,7 +20,7 @@ def test_a_full_inbox_sheds_the_oldest_and_counts_them_by_topic() -> None:
     drained = inbox.drain()
     assert [m.topic for m in drained.messages] == ["t3", "t4"]
     assert drained.shed == {"t0": 1, "t1": 1, "t2": 1}
-    assert inbox.drain() == ([], [], {})
+    assert inbox.drain() == ([], [], {}, [])
     assert inbox.wait(0) is False
     assert inbox.overloaded()
     assert not inbox.overloaded()

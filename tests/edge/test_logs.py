@@ -70,3 +70,9 @@ def test_threads_that_log_at_once_lose_no_count() -> None:
     collapse._clock = lambda: logs.REPEAT
     told = sum(int(r.getMessage().split("(")[1].split()[0]) for r in collapse.due())
     assert (len(passed), told) == (3, 8000 - 3)
+
+
+def test_a_line_does_nothing_to_a_terminal_and_is_no_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = logs._Line(journald=True)
+    said = line.format(record("a\x1b[2J\r\n<3>b\u202ec\u2028d\x9b"))
+    assert said == "<4>a\\u001b[2J\\u000d | <3>b\\u202ec\\u2028d\\u009b"

@@ -61,7 +61,7 @@ def test_what_is_published_arrives_in_the_inbox(
     with Heard(port, "t/#") as other:
         other.client.publish("plant/a/x", b"21.5", 1)
         assert inbox.wait(10)
-        (message,), _, shed = inbox.drain()
+        (message,), _, shed, _ = inbox.drain()
         assert (message.topic, message.payload, shed) == ("plant/a/x", b"21.5", {})
         assert other.wait_for("t/status") == b"online"
         connection.close(LAST)
@@ -172,7 +172,7 @@ def test_a_kept_session_delivers_what_came_meanwhile_and_is_not_subscribed_to_ag
         other.client.publish("plant/a/x", b"1", 1).wait_for_publish(5)
         second, inbox = connect(port=mosquitto_broker.port, session=60, subscribed=first.subscribed)
         assert inbox.wait(10)
-        (message,), (token,), _ = inbox.drain()
+        (message,), (token,), *_ = inbox.drain()
         assert (message.payload, second.counters()["resumed"]) == (b"1", 1)
         second.acknowledge([token])
         second.close()
@@ -192,7 +192,7 @@ def test_what_is_not_acknowledged_comes_again_and_is_recognised(mosquitto_broker
         taken: list[bool] = []
         while len(taken) < 30:
             assert inbox.wait(10)
-            messages, tokens, _ = inbox.drain()
+            messages, tokens, *_ = inbox.drain()
             taken += [seen.seen(token.mid, m) for m, token in zip(messages, tokens, strict=True)]
         assert not any(taken)
         first.close()
@@ -200,7 +200,7 @@ def test_what_is_not_acknowledged_comes_again_and_is_recognised(mosquitto_broker
         again: list[bool] = []
         while len(again) < 30:
             assert inbox.wait(10)
-            messages, tokens, _ = inbox.drain()
+            messages, tokens, *_ = inbox.drain()
             again += [seen.seen(token.mid, m) for m, token in zip(messages, tokens, strict=True)]
         assert all(again)
         assert seen.count == 30

@@ -41,10 +41,13 @@ class Bytes:
         pass
 
 
-def read(chunks: Sequence[bytes], *, version5: bool, quick: bool) -> tuple[list[Packet], MQTTErrorCode, bytes]:
-    """What a client hears of these bytes, how it ends, and what it answered."""
+def read(
+    chunks: Sequence[bytes], *, version5: bool, quick: bool, sender: str | None = None
+) -> tuple[list[Packet], MQTTErrorCode, bytes]:  # fmt: skip
+    """What a client hears of these bytes, how it ends, and what it answered. sender: the user property it asks for."""
     heard: list[Packet] = []
     one = client.new("x", version5=version5, clean=None if version5 else True, quick=quick)
+    one.sender_property = sender
     one.on_batch = heard.extend
     one.on_socket_register_write = lambda *_: None
     one._left, one._need, one._pushed = bytearray(), 0, b""
@@ -73,8 +76,11 @@ def user_properties(draw: st.DrawFn) -> bytes:
     made = Properties(PacketTypes.PUBLISH)
     if draw(st.booleans()):
         made.UserProperty = [("k" * draw(st.integers(1, 90)), "v" * draw(st.integers(0, 90)))] * draw(st.integers(1, 4))
+        made.UserProperty += draw(st.lists(st.tuples(st.sampled_from(["device", "kk"]), st.text("ab", max_size=2))))
     if draw(st.booleans()):
         made.MessageExpiryInterval = draw(st.integers(0, 2**32 - 1))
+        made.PayloadFormatIndicator, made.ContentType = 1, "text"
+        made.ResponseTopic, made.CorrelationData = "a/b", draw(st.binary(max_size=200))
     return made.pack()
 
 
@@ -105,6 +111,37 @@ def test_what_paho_hears_is_heard_however_the_bytes_are_cut(version5: bool) -> N
         assert ours_end == theirs_end == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     check()
+
+
+@given(streams(version5=True), st.sampled_from(["device", "k", "kk", "none"]))
+def test_a_user_property_that_is_asked_for_is_heard_as_paho_hears_it(chunks: list[bytes], sender: str) -> None:
+    ours, end, _ = read(chunks, version5=True, quick=True, sender=sender)
+    theirs, _, _ = read(chunks, version5=True, quick=False, sender=sender)
+    assert ours == theirs
+    assert end == MQTTErrorCode.MQTT_ERR_SUCCESS
+    unasked, _, _ = read(chunks, version5=True, quick=True)
+    assert [packet[:4] for packet in unasked] == [packet[:4] for packet in ours]
+    assert {packet[4] for packet in unasked} <= {None}
+
+
+def test_of_two_that_differ_nobody_knows_which_is_true() -> None:
+    made = Properties(PacketTypes.PUBLISH)
+    made.UserProperty = [("device", "a"), ("other", "x"), ("device", "a")]
+    assert packets.user_property(made.pack(), 1, len(made.pack()), b"device") == b"a"
+    made.UserProperty = [("device", "b")]
+    assert packets.user_property(made.pack(), 1, len(made.pack()), b"device") == b"a, b"
+    subscription = b"\x0b\x81\x01\x26\x00\x01d\x00\x01v"
+    assert packets.user_property(subscription, 0, len(subscription), b"d") == b"v"
+
+
+@pytest.mark.parametrize(
+    "properties", [b"\x26\x00\x05ab", b"\x26\x00\x01d", b"\x7f", b"\x02\x00", b"\x0b\x80", b"\x26"]
+)
+def test_properties_that_are_none_are_malformed_where_they_are_read(properties: bytes) -> None:
+    data = packet(b"a", b"1", packets.PUBLISH, 0, bytes([len(properties)]) + properties)
+    assert len(packets.parse(data, 0, version5=True)[0]) == 1
+    with pytest.raises(MalformedError):
+        packets.parse(data, 0, version5=True, wanted=b"d")
 
 
 @pytest.mark.parametrize("version5", [True, False])
@@ -179,7 +216,7 @@ def test_a_message_of_qos_2_comes_once_it_is_released(quick: bool) -> None:
     assert heard == []
     assert sent == b"\x50\x02\x00\x07"  # PUBREC
     heard, _, sent = read([publish + b"\x62\x02\x00\x07"], version5=False, quick=quick)
-    assert [(topic, payload, mid) for topic, payload, _, mid in heard] == [(b"a", b"1", 7)]
+    assert [(topic, payload, mid) for topic, payload, _, mid, _ in heard] == [(b"a", b"1", 7)]
 
 
 def test_the_versions_that_are_reached_into_are_those_that_are_allowed() -> None:

@@ -127,3 +127,19 @@ def test_what_leaves_is_fixed_while_the_agent_runs(changed: dict) -> None:
     check_fixed(of(), of())
     with pytest.raises(TransomError, match="is fixed while the agent runs"):
         check_fixed(of(**changed), of())
+
+
+def test_certificates_that_cannot_be_used_are_refused_before_the_present_connection_goes(
+    tmp_path: Path, quick: list[float]
+) -> None:
+    path = tmp_path / "agent.toml"
+    (tmp_path / "ca.pem").write_text("no certificate")
+    write(path, STREAM.format("s", "plant"), 1)
+    reload, current = reload_of(path)
+    write(path, '[broker.tls]\nca_file = "ca.pem"\n' + STREAM.format("s", "plant"), 2)
+    for seconds in (reloading.LOOK, reloading.SETTLE):
+        quick[0] += seconds
+        reload.take(current)
+    assert built(reload, current) is None
+    (problem,) = reload.concluded() or ()
+    assert problem.place == "broker.tls.ca_file"

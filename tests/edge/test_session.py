@@ -47,7 +47,7 @@ def drained(connection: Connection, inbox: Inbox, last: bytes) -> list[Message]:
     found: list[Message] = []
     while not found or found[-1].payload != last:
         assert inbox.wait(10), found
-        messages, tokens, _ = inbox.drain()
+        messages, tokens, *_ = inbox.drain()
         found += messages
         connection.acknowledge([t for t in tokens if t is not None])
     return found

@@ -45,6 +45,19 @@ class Counting:
         return {"score": np.abs(last[:, 0]), "contribution": np.ones_like(last), "expected": last}
 
 
+class Stepping(Counting):
+    """Goes from step to step, and what it says depends on all steps so far and their order."""
+
+    manifest = Manifest(
+        name="stepping", version="1", task="anomaly", family="none", channels=(Channel(ANY),), length=4, state=1
+    )
+    start = np.zeros(1, np.float32)
+
+    def step(self, values: np.ndarray, state: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        after = np.nan_to_num(values) - 0.7 * state
+        return super().infer(np.where(values == 666, values, after)[:, None]), after.astype(np.float32)
+
+
 def pipeline(model: Counting, step: int | None = None) -> Pipeline:
     spec = StreamSpec("s", "plant/{device}/{channel}", grid=GridSpec(step=step), threshold=5.0, budget=None)
     return Pipeline([(spec, model)])
@@ -87,15 +100,18 @@ def _little_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "WORTH", 1)
 
 
-def in_a_row(given_turns: list[Turn], step: int | None = None) -> tuple[list[tuple[str, bytes]], bytes]:
-    runner = Runner(pipeline(Counting(), step))
+def in_a_row(
+    given_turns: list[Turn], step: int | None = None, kind: type[Counting] = Counting
+) -> tuple[list[tuple[str, bytes]], bytes]:
+    runner = Runner(pipeline(kind(), step))
     for turn in given_turns:
         runner.take(turn, ahead=False)
     return runner.end(), packing.pack(runner.turns.pipeline.snapshot())
 
 
-def test_the_next_turn_is_gathered_while_the_model_is_busy() -> None:
-    model = Counting()
+@pytest.mark.parametrize("kind", [Counting, Stepping])
+def test_the_next_turn_is_gathered_while_the_model_is_busy(kind: type[Counting]) -> None:
+    model = kind()
     runner = Runner(pipeline(model))
     runner.take(Turn(messages(0, 200)), ahead=False)
     model.gate = threading.Event()
@@ -111,7 +127,8 @@ def test_the_next_turn_is_gathered_while_the_model_is_busy() -> None:
     assert runner.turns.pipeline.accounts()["s"]["received"] == before + 100
     assert [d.work.turn.messages[0].received for d in runner.done] == [T0, T0 + 1000]
     assert runner.settled == [True, False], "what was gathered ahead must not get into a snapshot"
-    assert runner.end() == in_a_row([Turn(messages(0, 200)), Turn(messages(1)), Turn(messages(2))])[0]
+    made = [Turn(messages(0, 200)), Turn(messages(1)), Turn(messages(2))]
+    assert runner.end() == in_a_row(made, kind=kind)[0]
     assert model.threads >= {"transom-model"}
 
 
@@ -119,9 +136,10 @@ def test_the_next_turn_is_gathered_while_the_model_is_busy() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 120), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=12),
     st.sampled_from([None, 500]),
+    st.sampled_from([Counting, Stepping]),
 )
 def test_whatever_is_under_way_the_events_and_the_state_are_those_of_a_row(
-    plan: list[tuple[int, bool, bool, bool]], step: int | None
+    plan: list[tuple[int, bool, bool, bool]], step: int | None, kind: type[Counting]
 ) -> None:
     made = []
     for i, (count, _, poison, tick) in enumerate(plan):
@@ -129,17 +147,18 @@ def test_whatever_is_under_way_the_events_and_the_state_are_those_of_a_row(
         if poison and some:
             some[len(some) // 2] = some[len(some) // 2]._replace(payload=b"666")
         made.append(Turn(some, now=T0 + 1000 * i + 200 if tick else None))
-    runner = Runner(pipeline(Counting(), step))
+    runner = Runner(pipeline(kind(), step))
     for turn, (_, ahead, _, _) in zip(made, plan, strict=True):
         runner.take(turn, ahead=ahead)
     heard, state = runner.end(), packing.pack(runner.turns.pipeline.snapshot())
-    assert (heard, state) == in_a_row(made, step)
+    assert (heard, state) == in_a_row(made, step, kind)
     assert runner.turns.settled
     assert len(runner.done) == len(made)
 
 
-def test_one_poison_under_way_costs_neither_what_was_gathered_behind_it_nor_the_rest() -> None:
-    model = Counting()
+@pytest.mark.parametrize("kind", [Counting, Stepping])
+def test_one_poison_under_way_costs_neither_what_was_gathered_behind_it_nor_the_rest(kind: type[Counting]) -> None:
+    model = kind()
     runner = Runner(pipeline(model))
     bad = messages(1)
     bad[7] = bad[7]._replace(payload=b"666")
@@ -169,3 +188,29 @@ def test_streams_that_share_a_model_ask_it_once() -> None:
     outputs = infer(waiting)
     assert [len(o["score"]) for o in outputs] == [5, 5, 5, 5]
     assert [o["score"].tolist() for o in outputs] == [[0, 1, 2, 3, 4]] * 4
+
+
+def test_streams_that_share_an_incremental_model_ask_it_once_a_round() -> None:
+    model = Stepping()
+    specs = [StreamSpec(name, f"{name}/{{device}}/{{channel}}", budget=1e-9) for name in ("a", "b")]
+    pipe, alone = Pipeline([(spec, model) for spec in specs]), Pipeline([(specs[1], Stepping())])
+
+    def some(number: int) -> list[Message]:
+        """Of a: d0 once, d1 twice; of b: d0 three times, d1 once."""
+        counts = {("a", 0): 1, ("a", 1): 2, ("b", 0): 3, ("b", 1): 1}
+        return [
+            Message(f"{name}/d{k}/x", b"%d" % (number + i), T0 + 1000 * number + 10 * i)
+            for (name, k), count in counts.items()
+            for i in range(count)
+        ]
+
+    for number in range(3):
+        waiting = pipe.gather(Turn(some(number)))
+        assert model.asked == [4, 2, 1] * number, "the model was asked before it was its turn"
+        outputs = infer(waiting)
+        pipe.judge(waiting, outputs)
+        alone.process([m for m in some(number) if m.topic.startswith("b/")])
+    assert model.asked == [4, 2, 1] * 3
+    states = [p.streams["b"].buffers.snapshot()["states"]["state"] for p in (pipe, alone)]
+    assert np.array_equal(*states)
+    assert states[0].any()

@@ -14,7 +14,7 @@ from ports import free_port
 
 from tests_metrics import ask
 from transom.edge import listener, web
-from transom.edge.listener import Answer, Listener, text
+from transom.edge.listener import Answer, Listener, Request, text
 from transom.edge.observe import Histogram, Snapshot
 from transom.edge.web import Web
 from transom.errors import SettingsError
@@ -217,7 +217,7 @@ def test_what_is_no_http_ends_nothing(page: Web, port: int, said: bytes, caplog:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, port: int) -> Iterator[Listener]:
     monkeypatch.setattr(listener, "PATIENCE", 0.2)
-    server = Listener("127.0.0.1", port, lambda path, accept: text(http.HTTPStatus.OK, "here"))
+    server = Listener("127.0.0.1", port, lambda request: text(http.HTTPStatus.OK, "here"))
     yield server
     server.close()
 
@@ -261,7 +261,7 @@ def ask_until_answered(port: int) -> tuple[int, str]:
 def test_more_clients_than_places_are_turned_away(port: int) -> None:
     held, asked = threading.Event(), threading.Semaphore(0)
 
-    def answer(path: str, accept: str) -> Answer:
+    def answer(request: Request) -> Answer:
         asked.release()
         held.wait(20)
         return text(http.HTTPStatus.OK, "at last")
@@ -284,7 +284,7 @@ def test_more_clients_than_places_are_turned_away(port: int) -> None:
 def test_an_error_of_ours_is_logged_and_the_next_request_is_answered(port: int, caplog: Any) -> None:
     answers = iter([ZeroDivisionError("ours"), text(http.HTTPStatus.OK, "here")])
 
-    def answer(path: str, accept: str) -> Answer:
+    def answer(request: Request) -> Answer:
         given = next(answers)
         if isinstance(given, Exception):
             raise given

@@ -103,7 +103,7 @@ def wire(data: bytes) -> None:
         return
     assert 0 <= end <= len(stream)
     assert wants >= 0
-    for name, body, first, mid in whole:
+    for name, body, first, mid, *_ in whole:
         assert first & 0xF0 == packets.PUBLISH
         assert 0 <= mid <= 0xFFFF
         if not first & packets.QOS and name.isascii():

@@ -97,7 +97,8 @@ def test_the_figures_are_those_of_health(mosquitto_broker: Mosquitto, tmp_path: 
         for path, figure in AGENT.items():
             value = body[path[0]] if len(path) == 1 else body[path[0]][path[1]]
             if path[-1] not in moving:
-                assert found[figure.name + "_total" * figure.counter, ()] == value, path
+                found_value = found.get((figure.name + "_total" * figure.counter, ()))  # no certificate, no figure
+                assert found_value == value, path
         assert found["transom_latency_seconds_count", ()] == 200
         assert ask(port, "/readyz") == (200, "ready\n")
     assert_closed(port)

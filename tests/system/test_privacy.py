@@ -3,8 +3,10 @@
 import json
 import re
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -60,7 +62,7 @@ def configured(tmp_path: Path, port: int, http: int, privacy: dict[str, Any]) ->
     return load_settings(None, {
         "agent": {"id": "gw", "state": str(tmp_path / "state"), "health_every": "200ms", "commit_every": "50ms",
                   "remote": ["ping", "mute", "acknowledge", "explain"]},
-        "broker": {"port": port}, "http": {"port": http}, "homeassistant": {"enabled": True}, "privacy": privacy,
+        "broker": {"port": port}, "http": {"port": http, "page": True}, "homeassistant": {"enabled": True}, "privacy": privacy,
         "streams": {"s": {"topic": "plant/{device}/{channel}"}, "t": {"topic": f"attic/{SERIES}"}},
     })  # fmt: skip
 
@@ -109,8 +111,13 @@ def told(
         status, metrics = ask_http(http, "/metrics")
         assert status == 200
         ready = ask_http(http, "/readyz")[1]
+        page = page_of(http, alert["series"])
         other.wait_until(lambda heard: b'"drift"' in heard["transom/gw/health"][-1])
-    kinds: dict[str, list[bytes]] = {"log": [capsys.readouterr().err.encode()], "http": [(metrics + ready).encode()]}
+    kinds: dict[str, list[bytes]] = {
+        "log": [capsys.readouterr().err.encode()],
+        "http": [(metrics + ready).encode()],
+        "page": page,
+    }
     for topic, payloads in other.messages.items():
         if topic.startswith(("plant/", "attic/")) or "/request/" in topic:
             continue  # sent by the test itself
@@ -120,11 +127,36 @@ def told(
     return kinds, answers
 
 
+def page_of(port: int, series: str) -> list[bytes]:
+    """What the live page is told of a series, until its chart has come."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", f"/live/events?stream=s&series={quote(series)}")
+    answer, lines = connection.getresponse(), list[bytes]()
+    while b'"chart"' not in b"".join(lines):
+        lines.append(answer.readline())
+        assert lines[-1]
+    answer.close()
+    connection.close()
+    return lines
+
+
 def found(kinds: dict[str, list[bytes]], pattern: re.Pattern[bytes]) -> set[str]:
     return {kind for kind, texts in kinds.items() if any(pattern.search(text) for text in texts)}
 
 
-ALL = {"prediction", "alert", "dead-letter", "health", "info", "status", "homeassistant", "response", "log", "http"}
+ALL = {
+    "page",
+    "prediction",
+    "alert",
+    "dead-letter",
+    "health",
+    "info",
+    "status",
+    "homeassistant",
+    "response",
+    "log",
+    "http",
+}
 
 
 def test_without_privacy_names_and_values_are_told_where_the_guide_says(
@@ -134,7 +166,7 @@ def test_without_privacy_names_and_values_are_told_where_the_guide_says(
     kinds, _ = told(tmp_path, mosquitto_broker.port, {}, capsys)
     assert set(kinds) == ALL
     assert found(kinds, NAME) == ALL - {"status", "http"}
-    assert found(kinds, NUMBER) == {"prediction", "alert", "dead-letter", "health", "response", "log"}
+    assert found(kinds, NUMBER) == {"prediction", "alert", "dead-letter", "health", "response", "log", "page"}
 
 
 @pytest.mark.parametrize("values", ["none", "rounded"])

@@ -175,8 +175,8 @@ def test_a_load_hears_what_it_publishes_through_the_broker_inside(tmp_path: Path
 def test_packets_of_the_load_are_read_by_our_parser(count: int, qos: int) -> None:
     made = [(f"plant/d{i}/v", b"x" * i) for i in range(count)]
     found, _, _ = packets.parse(publish(made, qos, 65_530), 0, False)
-    assert [(t.decode(), p) for t, p, _, _ in found] == made
-    assert [mid for *_, mid in found][:7] == ([65_530, 65_531, 65_532, 65_533, 65_534, 65_535, 1] if qos else [0])[
+    assert [(t.decode(), p) for t, p, *_ in found] == made
+    assert [mid for *_, mid, _ in found][:7] == ([65_530, 65_531, 65_532, 65_533, 65_534, 65_535, 1] if qos else [0])[
         :count
     ]
 

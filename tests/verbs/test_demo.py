@@ -1,5 +1,6 @@
 """The demo: its faults are caught offline with many seeds, its screen fits, and its summary judges fairly."""
 
+import contextlib
 import importlib.util
 import io
 import itertools
@@ -7,9 +8,11 @@ import json
 import re
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -114,8 +117,28 @@ def test_the_demo_runs_in_a_pipe_without_escape_codes(capsys: pytest.CaptureFixt
     assert main(["demo", "--seconds", "3"]) == 0
     out = capsys.readouterr().out
     assert "mosquitto_sub -h 127.0.0.1 -p" in out
+    assert re.search(r"^look: http://127\.0\.0\.1:\d+/live/$", out, re.MULTILINE)
     assert "faults caught       0 of 0" in out
     assert "\x1b" not in out
+
+
+def test_the_demo_has_the_live_page_at_the_port_that_is_named() -> None:
+    port, told = free_port(), threading.Event()
+    thread = threading.Thread(target=main, args=(["demo", "--seconds", "5", "--page", str(port)],))
+    thread.start()
+    viewer = None
+    while thread.is_alive() and viewer is None:
+        with contextlib.suppress(OSError):
+            viewer = urllib.request.urlopen(f"http://127.0.0.1:{port}/live/events?search=pump-1", timeout=20)
+        told.wait(0.05)
+    assert viewer is not None
+    with viewer:
+        for line in viewer:
+            if line.startswith(b"data: ") and json.loads(line[6:]).get("list", {}).get("matching") == 4:
+                break
+        else:
+            pytest.fail("the four series of pump-1 were never told")
+    thread.join(30)
 
 
 def test_beats_are_stamped_on_the_beat_and_every_reading_carries_its_stamp() -> None:

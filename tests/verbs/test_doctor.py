@@ -10,7 +10,8 @@ import pytest
 
 from tests_support import Heard
 from transom.cli import main
-from transom.edge.checkup import Finding, broker, machine, mosquitto, storage
+from transom.edge.checkup import Finding, broker, machine, mosquitto, storage, trial
+from transom.edge.checkup.certificates import ending
 from transom.edge.checkup.machine import Torch, clock_findings, cpu_findings, torch_findings
 from transom.runtimes.bundle import shipped_models
 
@@ -36,7 +37,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
     monkeypatch.setattr(machine, "look_torch", lambda: Torch("2.10.0", None, True))
     monkeypatch.setattr(storage, "UNITS", tmp_path / "no-units")
     monkeypatch.setattr(broker, "mosquitto_findings", lambda _host: iter(()))
-    monkeypatch.setattr(broker, "LISTEN", 0.5)
+    monkeypatch.setattr(trial, "LISTEN", 0.5)
 
     def make(port: int = 1, login: str = "", more: str = "") -> Path:
         file = tmp_path / "agent.toml"
@@ -174,6 +175,22 @@ def test_a_password_that_others_can_read(write, tmp_path: Path, capsys: pytest.C
     assert found["mend"] == f"chmod 600 {tmp_path / 'secret'}"
     subprocess.run(["sh", "-c", found["mend"]], check=True)
     assert examined(config, capsys, "--no-connect") == []
+
+
+def test_a_certificate_that_ends_soon_and_a_key_that_others_can_read(
+    write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = "req -x509 -newkey rsa:2048 -nodes -keyout own.key -out own.pem -days 10 -subj /CN=gw"
+    subprocess.run(["openssl", *made.split()], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "own.key").chmod(0o644)
+    config = write(login='tls = { ca_file = "own.pem", cert_file = "own.pem", key_file = "own.key" }')
+    key, authority, own, refused = examined(config, capsys)
+    assert key["mend"] == f"chmod 600 {tmp_path / 'own.key'}"
+    assert "the authority ends in 9 days" in authority["what"]
+    assert "our certificate ends in 9 days" in own["what"]
+    assert own["mend"] == "renew it"
+    assert "nothing listens there" in refused["what"]
+    assert "the broker's certificate ended on 1970-01-01" in whats(list(ending({"broker": 0.0})))
 
 
 # --- the broker -------------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ class Load:
             self._left = data[at:]
 
     def _count(self, found: Sequence[packets.Packet]) -> None:
-        for topic, payload, _, _ in found:
+        for topic, payload, *_ in found:
             if topic.endswith(self._ending):
                 self.heard += 1
                 if self._timed is not None:

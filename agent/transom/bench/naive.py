@@ -3,8 +3,9 @@
     PORT QOS [MODEL FILTER PATH LENGTH]
 
 paho as it comes, `json`, a deque a topic, the network once for each message, the answer published at once. Without
-MODEL an LSTM(32) as `torch.jit.script` makes it, over {"ts", "seq", "v"} from plant/#; with one the TorchScript of that
-file, over the number at PATH ("" for a bare one). Imports nothing of Transom's.
+MODEL an LSTM(32) as `torch.jit.script` makes it, over {"ts", "seq", "v"} from plant/#, and with "tcn" a TCN of five
+layers of 32; with a file's name the TorchScript of that file, over the number at PATH ("" for a bare one). Imports
+nothing of Transom's.
 """
 
 import json
@@ -33,11 +34,31 @@ class Forecaster(nn.Module):
         return self.head(states[:, -1])  # type: ignore[no-any-return]
 
 
+class Convolutions(nn.Module):
+    """[1, T, 1] -> [1, 1], by causal dilated convolutions that reach back 63 steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Conv1d(1, HIDDEN, 1)
+        self.layers = nn.ModuleList([nn.Conv1d(HIDDEN, HIDDEN, 3, dilation=2**i) for i in range(5)])
+        self.head = nn.Linear(HIDDEN, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.enter(x.transpose(1, 2))
+        for i, layer in enumerate(self.layers):
+            y = y + torch.relu(layer(nn.functional.pad(y, (int(2 * 2**i), 0))))
+        return self.head(y[:, :, -1])  # type: ignore[no-any-return]
+
+
+NETWORKS: dict[str, type[nn.Module]] = {"": Forecaster, "tcn": Convolutions}
+
+
 class Watcher:
     def __init__(self, qos: int, model: str = "", topics: str = "plant/#", path: str = "v", length: str = "64") -> None:
         torch.set_num_threads(1)
         torch.manual_seed(0)
-        self.model: Any = torch.jit.load(model).eval() if model else torch.jit.script(Forecaster().eval())  # type: ignore[no-untyped-call]
+        network = NETWORKS.get(model)
+        self.model: Any = torch.jit.script(network().eval()) if network else torch.jit.load(model).eval()  # type: ignore[no-untyped-call]
         self.qos, self.topics, self.path, self.length = qos, topics, path.split(".") if path else [], int(length)
         self.windows: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=self.length))
 

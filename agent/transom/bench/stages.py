@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from transom.bench.readings import PLAIN_TOPIC, Source, of_stream, plain
 from transom.core.due import infer
-from transom.core.model import Manifest, Model, Outputs, manifest_as_dict
+from transom.core.model import IncrementalModel, Manifest, Model, Outputs, manifest_as_dict
 from transom.core.pipeline import Pipeline, Turn
 from transom.dialects.plain import publications
 from transom.edge import packets
@@ -49,6 +49,13 @@ class Early:
     def infer(self, values: NDArray[np.float32]) -> Outputs:
         return self._model.infer(values)
 
+    @property
+    def start(self) -> NDArray[np.float32]:
+        return cast(IncrementalModel, self._model).start
+
+    def step(self, values: NDArray[np.float32], state: NDArray[np.float32]) -> tuple[Outputs, NDArray[np.float32]]:
+        return cast(IncrementalModel, self._model).step(values, state)
+
 
 class Bench:
     """One pipeline of so many series, and a clock for each stage."""
@@ -70,7 +77,7 @@ class Bench:
         self._series, self._number, self._stamp = series, 0, time.time_ns() // 1000
         for s in self.pipeline.streams.values():
             self._wrap(s.grid, "align", "align")
-            self._wrap(s.buffers, "push", "windows")
+            self._wrap(s.buffers, "gather" if s.model.manifest.state else "push", "windows")
 
     def _wrap(self, room: object, name: str, stage: str) -> None:
         inner: Callable[..., Any] = getattr(room, name)

@@ -42,19 +42,28 @@ class Subject:
     model: Path | None = None
 
 
-def made_up(folder: Path) -> Subject:
+# What a made-up model may be: its label, the words of `transom train`, and the baseline's network of the same family.
+KINDS: dict[str, tuple[str, list[str], list[str]]] = {
+    "windows": ("LSTM({})", ["--family", "lstm", "--method", "residual"], []),
+    "incremental": ("TCN({}), incremental,", ["--family", "tcn", "--method", "residual", "--incremental"], ["tcn"]),
+    "stateful": ("LSTM({}), stateful,", ["--family", "lstm", "--stateful"], []),
+}
+
+
+def made_up(folder: Path, kind: str = "windows") -> Subject:
     """Trains the model for one epoch: what it says does not matter here, what it costs does."""
-    model = folder / "lstm.pt"
+    name, words, naive = KINDS[kind]
+    model = folder / "model.pt"
     rows = "\n".join(f"{i},{20 + i * 7919 % 1000 / 500}" for i in range(1200))
     (folder / "v.csv").write_text(f"time,v\n{rows}\n")
     output([
-        sys.executable, "-m", "transom", "train", "--data", str(folder / "v.csv"), "--family", "lstm",
-        "--hidden", str(HIDDEN), "--length", str(LENGTH), "--min-steps", "1", "--method", "residual", "--epochs", "1",
+        sys.executable, "-m", "transom", "train", "--data", str(folder / "v.csv"), *words,
+        "--hidden", str(HIDDEN), "--length", str(LENGTH), "--min-steps", "1", "--epochs", "1",
         "--output", str(model),
     ], TRAINING)  # fmt: skip
     stream = {"topic": PLAIN_TOPIC, "value": "v", "time": "ts", "model": str(model)}
-    label = f"LSTM({HIDDEN}) over windows of {LENGTH} x 1, one reading a message in JSON"
-    return Subject(label, {"bench": stream}, [plain()], 0, LENGTH, [], model)
+    label = f"{name.format(HIDDEN)} over windows of {LENGTH} x 1, one reading a message in JSON"
+    return Subject(label, {"bench": stream}, [plain()], 0, LENGTH, naive, model)
 
 
 def configured(settings: Settings, config: Path | None, flags: Mapping[str, Any], folder: Path) -> Subject:
@@ -106,7 +115,7 @@ def twin(subject: Subject, folder: Path) -> Subject | str:
         return "this version of transom has no ONNX runtime"
     if importlib.util.find_spec("onnxruntime") is None or subject.model is None:
         return "onnxruntime is not installed" if subject.model else "only the benchmark's own model is converted"
-    model = folder / "lstm.onnx"
+    model = folder / "model.onnx"
     try:
         output([sys.executable, "-m", "transom", "convert", str(subject.model), "--output", str(model)], TRAINING)
     except BenchError as error:

@@ -123,12 +123,14 @@ class DriftReport:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A payload, or a part of it, that is no reading. reason: a sentence; shown: whether others may see the payload."""
+    """A payload, or a part of it, that is no reading. reason: a sentence; kind: as what it is counted; shown: whether
+    others may see the payload."""
 
     stream: str
     topic: str
     payload: bytes
     reason: str
+    kind: str = ""
     shown: bool = True
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transom.core.events import DeadLetter, lasted
 from transom.core.model import ANY, Manifest
 from transom.core.payloads import Decode, PayloadSpec, compile_decoder, sequence_of
+from transom.core.proof import Proof, ProofError, ProofSpec
 from transom.core.readings import Fate, Readings
 from transom.core.sequence import Sequences
 from transom.core.topics import CHANNEL, Pattern
@@ -22,17 +23,20 @@ LONGEST_NAME = 512  # characters of a series' name, which becomes part of a topi
 NEVER_AHEAD = 1 << 62
 MOST_TARGETS = 1000  # keys of one topic's payloads that are remembered
 DEAD_LETTERS = 10  # a second and stream, by time of arrival
+COUNTS = ("received", "unused", "payload", "topic", "series", "repeated", "retained", "sender", "signature")
 
 Target = tuple[int, int] | None  # series and channel, or None for a channel that the stream does not use
 
 
 @dataclass(slots=True)
 class Route:
-    """What a topic means: the series' name without a channel, the channel it names, and how to read its payload."""
+    """What a topic means: the series' name without a channel, the channel it names, how to read its payload, and what
+    its sender must be called."""
 
     base: str
     channel: str | None
     decode: Decode
+    sender: str | None = None
     targets: dict[str | None, Target] = field(default_factory=dict)
 
 
@@ -51,9 +55,10 @@ class Intake:
 
     def __init__(
         self, name: str, pattern: Pattern, series: Sequence[str], payload: PayloadSpec, manifest: Manifest,
-        max_series: int, max_ahead: int | None = None,
+        max_series: int, max_ahead: int | None = None, proof: ProofSpec | None = None,
     ) -> None:  # fmt: skip
-        """max_ahead: ms; a reading whose time is further ahead of its arrival is remembered, to be told of."""
+        """max_ahead: ms; a reading whose time is further ahead of its arrival is remembered, to be told of. proof: what
+        messages must show of their sender, None: nothing."""
         self.name, self.pattern, self.payload, self.max_series = name, pattern, payload, max_series
         self.filter = pattern.filter
         self._series_levels = [pattern.names.index(n) for n in pattern.check_series(series)]
@@ -73,13 +78,14 @@ class Intake:
         self._all = tuple(c.name for c in manifest.channels)
         self._columns = _Columns()
         self._ahead = NEVER_AHEAD if max_ahead is None else max_ahead * 1000
-        # Perhaps to be told: index among the collected readings, or None; topic, payload, arrival in µs, reason.
-        self._candidates: list[tuple[int | None, str, bytes, int, str]] = []
-        self.counts: dict[str, int] = dict.fromkeys(
-            ("received", "unused", "payload", "topic", "series", "repeated", "retained"), 0
-        )
+        # Perhaps to be told: index among the collected readings, or None; topic, payload, arrival in µs, reason, kind.
+        self._candidates: list[tuple[int | None, str, bytes, int, str, str]] = []
+        self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
         self._letter_second = [-1, 0]
         self.sequences = Sequences()
+        self._sender = pattern.check_text(proof.sender) if proof is not None and proof.sender is not None else None
+        self._numbers: dict[str, int] = {}  # of signed messages, kept while nothing need be signed
+        self._proof = None if proof is None else Proof(proof, payload.max_bytes)
 
     # --- topics ---------------------------------------------------------------------------------------------------
 
@@ -98,7 +104,8 @@ class Intake:
         base = "/".join(parts) if parts else self.name
         if len(base) + len(channel or "") > LONGEST_NAME:
             raise PayloadError(f"the series' name would be longer than {LONGEST_NAME} characters")
-        return Route(base, channel, self._decoder(channel))
+        sender = None if self._sender is None else self.pattern.fill(self._sender, found)
+        return Route(base, channel, self._decoder(channel), sender)
 
     def _decoder(self, channel: str | None) -> Decode:
         known = channel if channel in self._specs else None
@@ -177,11 +184,20 @@ class Intake:
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    def add(self, route: Route, topic: str, payload: bytes, received: int, stamp: int, retained: bool = False) -> int:
+    def add(
+        self, route: Route, topic: str, payload: bytes, received: int, stamp: int, retained: bool = False,
+        sender: str | None = None,
+    ) -> int:  # fmt: skip
         """received: µs; stamp: the same made distinct, the time of readings that name none; retained: the broker had
-        kept the message, nobody knows for how long. Returns how many stamps more were used, for bare values in a row.
+        kept the message, nobody knows for how long; sender: what is said of him. Returns how many stamps more were
+        used, for bare values in a row.
         """
         more = 0
+        if self._proof is not None:
+            opened = self._opened(self._proof, route, topic, payload, received, sender)
+            if opened is None:
+                return 0
+            payload = opened
         try:
             samples = route.decode(payload, received)
         except PayloadError as error:
@@ -223,7 +239,7 @@ class Intake:
                 columns.time.append(stamp + (nth if again is not None else 0))
             else:
                 if time - received > self._ahead:
-                    self._candidates.append((len(columns.series), topic, payload, received, ""))
+                    self._candidates.append((len(columns.series), topic, payload, received, "", "time"))
                 columns.time.append(time)
             columns.series.append(target[0])
             columns.channel.append(target[1])
@@ -232,11 +248,25 @@ class Intake:
             columns.arrival.append(time is None)
         return more
 
+    def _opened(
+        self, proof: Proof, route: Route, topic: str, payload: bytes, received: int, sender: str | None
+    ) -> bytes | None:  # fmt: skip
+        """The payload without its proof; None, and counted, for a message without a good one or that came again."""
+        try:
+            opened = proof.open(topic, payload, received, route.base, sender, route.sender)
+        except ProofError as error:
+            self.refuse(error.kind, topic, payload, received, str(error))
+            return None
+        if opened is None:
+            self.counts["received"] += 1
+            self.counts["repeated"] += 1
+        return opened
+
     def refuse(self, kind: str, topic: str, payload: bytes, received: int, reason: str) -> None:
         """Counts one reading as invalid, to be told."""
         self.counts["received"] += 1
         self.counts[kind] += 1
-        self._candidates.append((None, topic, payload, received, reason))
+        self._candidates.append((None, topic, payload, received, reason, kind))
 
     def take_letters(self, fate: NDArray[np.uint8], readings: Readings) -> list[DeadLetter]:
         """Of what was refused since the last call, at most DEAD_LETTERS a second of arrival, in order of arrival.
@@ -245,7 +275,7 @@ class Intake:
         """
         candidates, self._candidates = self._candidates, []
         letters: list[DeadLetter] = []
-        for index, topic, payload, received, why in candidates:
+        for index, topic, payload, received, why, kind in candidates:
             if index is not None and fate[index] != Fate.INVALID:
                 continue
             second = received // 1_000_000
@@ -258,7 +288,7 @@ class Intake:
             if index is not None:
                 ahead = lasted(int(readings.time[index]) - received)
                 reason = f"its time is {ahead} ahead of the clock here: check its clock, and timezone (max_ahead)"
-            letters.append(DeadLetter(self.name, topic, payload, reason))
+            letters.append(DeadLetter(self.name, topic, payload, reason, kind))
         return letters
 
     def take(self) -> Readings:
@@ -276,17 +306,25 @@ class Intake:
         return {
             "names": list(self.names), "labels": [list(labels) for labels in self.labels], "counts": dict(self.counts),
             "sequences": self.sequences.snapshot(), "free": list(self._free), "letters": list(self._letter_second),
+            "numbers": self._numbers if self._proof is None else self._proof.snapshot(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         self.names = list(state["names"])
         self.labels = [tuple(labels) for labels in state["labels"]]
-        self.counts = dict(state["counts"])
+        self.counts = dict.fromkeys(COUNTS, 0) | state["counts"]
+        self.remember(state)
         self._free = list(state["free"])
         self.sequences.restore(state["sequences"])
         self._letter_second = list(state["letters"])
         self._ids = {name: i for i, name in enumerate(self.names) if name}
         self._bases = {self._base(i) for i in self._ids.values()}
+
+    def remember(self, state: dict[str, Any]) -> None:
+        """Of a snapshot only what no other beginning may forget: which signed messages were here before."""
+        self._numbers = dict(state.get("numbers", {}))
+        if self._proof is not None:
+            self._proof.restore(self._numbers)
 
 
 def names_of(names: Sequence[Any], rows: NDArray[np.int32]) -> list[Any]:

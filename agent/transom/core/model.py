@@ -68,7 +68,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     what stands here, such as the calibration: to pin a model take the digest of the file.
     twin_of: of an ONNX file, the SHA-256 of the TorchScript file that it was made from; parameters: how many numbers
     of it were trained, 0 where that is not said. state: how many numbers an incremental model carries for a series
-    from step to step; 0 for a model that sees whole windows. privacy: of one that was trained with it, absent else.
+    from step to step; 0 for a model that sees whole windows. stateful: it was trained to carry them for ever, so that
+    they hold more than the window does; else they give the window's own numbers. privacy: of a model that was trained
+    with it, absent else.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     twin_of: str = ""
     parameters: int = 0
     state: int = 0
+    stateful: bool = False
     privacy: Privacy | msgspec.UnsetType = msgspec.UNSET
     format: int = 1
 
@@ -117,13 +120,12 @@ class Windows:
     """Due windows as one batch, ordered by series and time.
 
     series: int32 [B]; end: int64 [B], ms since 1970, the time of the last step; values: float32 [B, T, C],
-    NaN where missing, in raw units; outputs: the model's, where it has stepped through these windows already.
+    NaN where missing, in raw units.
     """
 
     series: NDArray[np.int32]
     end: NDArray[np.int64]
     values: NDArray[np.float32]
-    outputs: "Outputs | None" = None
 
     def __len__(self) -> int:
         return len(self.series)
@@ -184,8 +186,9 @@ class Differentiable(Model, Protocol):
 
 
 class IncrementalModel(Model, Protocol):
-    """A model that goes from step to step (`manifest.state` > 0) and gives the numbers that it would give for the whole
-    window. The same rows give the same bits in a batch of any size."""
+    """A model that goes from step to step (`manifest.state` > 0). It gives the numbers that it would give for the whole
+    window or, where `manifest.stateful`, those of all steps since the state began; `infer` then gives what it says of a
+    window that begins with `start`. The same rows give the same bits in a batch of any size."""
 
     @property
     def start(self) -> NDArray[np.float32]:

@@ -21,13 +21,14 @@ SET_BACK = 300_000_000  # µs: a clock that goes back by more is believed
 
 class Message(NamedTuple):
     """A message as it arrived; nothing is decoded. received: ms since 1970; retained: the broker had it stored, and
-    sends it because the subscription is new."""
+    sends it because the subscription is new; sender: what a user property says of him, None where nobody asks."""
 
     topic: str
     payload: bytes
     received: int
     redelivered: bool = False
     retained: bool = False
+    sender: str | None = None
 
 
 class Turn(NamedTuple):
@@ -104,7 +105,7 @@ class Pipeline:
 
     def _decode(self, messages: Sequence[Message]) -> None:
         routes = self._routes
-        for topic, payload, received, _, retained in messages:
+        for topic, payload, received, _, retained, sender in messages:
             known = routes.get(topic)
             if known is None:
                 known = self._resolve(topic, payload, received * 1000)
@@ -114,7 +115,7 @@ class Pipeline:
                 stamp = self._stamp + 1
             self._stamp = stamp
             for stream, route in known:
-                more = stream.intake.add(route, topic, payload, received * 1000, stamp, retained)
+                more = stream.intake.add(route, topic, payload, received * 1000, stamp, retained, sender)
                 if more:
                     self._stamp = max(self._stamp, stamp + more)
 
@@ -206,6 +207,8 @@ class Pipeline:
             saved = state["streams"].get(name)
             if saved is None or list(saved["fingerprint"]) != stream.fingerprint():
                 fresh.append(name)
+                if saved is not None:
+                    stream.intake.remember(saved["intake"])
                 continue
             try:
                 stream.restore(saved)

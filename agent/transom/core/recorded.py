@@ -3,8 +3,9 @@
 Lines in, turns out, and messages in, lines out: a replay does what the agent would have done. No file, no clock.
 
 One JSON object a line. A message: `time` (RFC 3339, of arrival), `topic`, `payload` (its text) or `base64`, and where
-they say something `qos` and `retained`. A word: `time` and `event`: `begin` (with `filters`, and `streams`: how their
-payloads are read), `gap` (with `seconds` for which nothing could be heard before `time`, and `reason`), `end`.
+they say something `qos`, `retained` and `sender`. A word: `time` and `event`: `begin` (with `filters`, and `streams`:
+how their payloads are read), `gap` (with `seconds` for which nothing could be heard before `time`, and `reason`),
+`end`.
 """
 
 import base64
@@ -35,6 +36,7 @@ class Recorded(msgspec.Struct, omit_defaults=True):
     base64: str | None = None
     qos: int = 0
     retained: bool = False
+    sender: str | None = None
     event: Literal["begin", "gap", "end"] | None = None
     seconds: float | None = None
     reason: str | None = None
@@ -58,7 +60,7 @@ def line(message: Message, qos: int = 0) -> bytes:
         text = message.payload.decode()
     except UnicodeDecodeError:
         plain = base64.b64encode(message.payload).decode()
-    said = Recorded(shown(message.received), message.topic, text, plain, qos, message.retained)
+    said = Recorded(shown(message.received), message.topic, text, plain, qos, message.retained, message.sender)
     return _encode(said) + b"\n"
 
 
@@ -117,7 +119,7 @@ def turns(lines: Iterable[str], name: str, after: int | None = None) -> Iterator
             last = received
             continue
         last = received
-        messages.append(Message(str(said.topic), payload, received, retained=said.retained))
+        messages.append(Message(str(said.topic), payload, received, retained=said.retained, sender=said.sender))
         if len(messages) >= BATCH:
             yield _turn(messages)
             messages = []

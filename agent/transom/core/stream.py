@@ -19,10 +19,12 @@ from transom.core.intake import Intake
 from transom.core.judge import Judge
 from transom.core.model import Model, Outputs, Windows
 from transom.core.payloads import PayloadSpec
+from transom.core.proof import ProofSpec
 from transom.core.readings import Fate
-from transom.core.stepping import buffers_for
+from transom.core.stepping import buffers_for, gather
 from transom.core.topics import Pattern
 
+REFUSED = ("payload", "topic", "series", "sender", "signature")  # what is invalid before its time is looked at
 NO_FATE = np.zeros(0, np.uint8)
 NONE_DUE = Windows(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 0, 0), np.float32))
 
@@ -41,6 +43,7 @@ class StreamSpec:
     threshold: float | None = None
     alert: AlertSpec = AlertSpec()
     max_series: int = 10_000
+    proof: ProofSpec | None = None
 
 
 class Onlooker(Protocol):
@@ -62,10 +65,11 @@ class Stream:
         m = model.manifest
         self.spec, self.model = spec, model
         self.intake = Intake(
-            spec.name, Pattern.parse(spec.topic), spec.series, spec.payload, m, spec.max_series, spec.grid.max_ahead
+            spec.name, Pattern.parse(spec.topic), spec.series, spec.payload, m, spec.max_series, spec.grid.max_ahead,
+            spec.proof,
         )  # fmt: skip
         self.grid = Grid(spec.grid, len(m.channels), m.length)
-        self.buffers = buffers_for(model, spec.stride)
+        self.buffers = buffers_for(model, spec.stride, self.grid.stale_after)
         interval = float(spec.grid.step * spec.stride) if spec.grid.step else None
         self.judge = Judge(self.intake, m, spec.alert, spec.budget, spec.threshold, interval)
         self.fates = np.zeros(len(Fate), np.int64)
@@ -81,18 +85,18 @@ class Stream:
         aligned = self.grid.align(readings)
         self.fates += np.bincount(aligned.fate, minlength=len(Fate))
         letters = self.intake.take_letters(aligned.fate, readings)
-        return Due(self.spec.name, self.model, self.buffers.push(aligned.steps), aligned.silence, letters)
+        return Due(self.spec.name, self.model, *gather(self.buffers, aligned.steps), aligned.silence, letters)
 
     def tick(self, now: int) -> Due:
         """Idle series close, silent ones are told of. now: µs since 1970."""
         self._make_room()
         steps, silence = self.grid.tick(now)
         moved = bool(len(steps) or len(silence.series))
-        return Due(self.spec.name, self.model, self.buffers.push(steps), silence, moved=moved)
+        return Due(self.spec.name, self.model, *gather(self.buffers, steps), silence, moved=moved)
 
     def flush(self) -> Due:
         """Closes all open steps."""
-        return Due(self.spec.name, self.model, self.buffers.push(self.grid.flush()))
+        return Due(self.spec.name, self.model, *gather(self.buffers, self.grid.flush()))
 
     def judged(self, due: Due, outputs: Outputs) -> Events:
         """What is to be said of windows for which the model has been asked."""
@@ -135,13 +139,12 @@ class Stream:
         # Numbers know what a rhythm only guesses: where the payload has them, the rhythm is not asked.
         sequences, numbered = self.intake.sequences, self.spec.payload.sequence is not None
         rhythm = {"gaps": 0, "missing": 0} if numbered else self.grid.rhythm.counts
-        invalid = fates[Fate.INVALID] + counts["payload"] + counts["topic"] + counts["series"]
+        invalid = fates[Fate.INVALID] + sum(counts[kind] for kind in REFUSED)
         return {
             "received": counts["received"] + self.shed, "accepted": fates[Fate.ACCEPTED], "invalid": invalid,
             "duplicate": fates[Fate.DUPLICATE] + counts["repeated"], "late": fates[Fate.LATE] + counts["retained"],
             "shed": self.shed,
-            "invalid_payload": counts["payload"], "invalid_topic": counts["topic"],
-            "invalid_series": counts["series"], "invalid_time": fates[Fate.INVALID],
+            **{f"invalid_{kind}": counts[kind] for kind in REFUSED}, "invalid_time": fates[Fate.INVALID],
             "retained": counts["retained"], "unused": counts["unused"],
             "open": self.grid.pending(), "series": self.intake.series_count,
             "stale": int(self.grid.stale.sum()), "alerting": int(self.judge.alerts.active.sum()),

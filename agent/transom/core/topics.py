@@ -80,6 +80,18 @@ class Pattern:
                 return None
         return tuple(found)
 
+    def check_text(self, text: str) -> str:
+        """A text with named levels in it, such as "sensor-{device}". Raises PatternError for unknown ones."""
+        for name in _NAME.findall(text):
+            if name not in self.names:
+                known = ", ".join(self.names) or "none"
+                raise PatternError(f"topic {self.text!r}", f"has no level {name!r} to compare with", f"named: {known}")
+        return text
+
+    def fill(self, text: str, found: Sequence[str]) -> str:
+        """The text with what `match` has found in place of the levels' names."""
+        return _NAME.sub(lambda m: found[self.names.index(m[1])], text)
+
     def check_series(self, series: Sequence[str]) -> tuple[str, ...]:
         """The levels that make a series: `series`, or all names but {channel}. Raises PatternError for unknown ones."""
         for name in series:

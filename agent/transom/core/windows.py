@@ -38,7 +38,12 @@ class Buffers(Table):
 
         A window is due each `stride` steps once there are `min_steps`, if its last step holds a reading.
         """
-        parts = list(self._rounds(steps))
+        rank = segments.ranks(segments.starts(steps.series))
+        return self._pushed(steps, rank, self.seen[steps.series] + rank + 1)
+
+    def _pushed(self, steps: Steps, rank: NDArray[np.int64], nth: NDArray[np.int64]) -> Windows:
+        """rank: int64 [n], of each step within its series; nth: int64 [n], which step of its series each is, from 1."""
+        parts = list(self._rounds(steps, rank, nth))
         if len(parts) == 1:
             return parts[0]
         series = np.concatenate([np.zeros(0, np.int32), *(p.series for p in parts)])
@@ -55,24 +60,24 @@ class Buffers(Table):
         filled = int(self.filled[series])
         return self.buffer[series, filled - 1 : filled - 1 + self.length].copy() if filled else None
 
-    def _rounds(self, steps: Steps) -> Iterator[Windows]:
+    def _rounds(self, steps: Steps, rank: NDArray[np.int64], nth: NDArray[np.int64]) -> Iterator[Windows]:
         """At most T steps of a series at a time, so that they fit behind the T - 1 before them."""
         if not len(steps):
             return
-        rank = segments.ranks(segments.starts(steps.series))
         if rank.max() < self.length:
-            yield self._append(steps.series, steps.time, steps.values, steps.fresh, rank)
+            yield self._append(steps.series, steps.time, steps.values, steps.fresh, rank, nth)
             return
         turn = rank // self.length
         for i in range(int(turn.max()) + 1):
             now = turn == i
             yield self._append(
-                steps.series[now], steps.time[now], steps.values[now], steps.fresh[now], rank[now] - i * self.length
-            )
+                steps.series[now], steps.time[now], steps.values[now], steps.fresh[now], rank[now] - i * self.length,
+                nth[now],
+            )  # fmt: skip
 
     def _append(
         self, s: NDArray[np.int32], time: NDArray[np.int64], values: NDArray[np.float32], fresh: NDArray[np.bool_],
-        rank: NDArray[np.int64],
+        rank: NDArray[np.int64], nth: NDArray[np.int64],
     ) -> Windows:  # fmt: skip
         last = segments.ends(segments.starts(s))
         ids, added = s[last], rank[last] + 1
@@ -83,14 +88,12 @@ class Buffers(Table):
             self.filled[full] = 0
         start = self.filled[s] + rank
         self.buffer[s, start + self.length - 1] = values
-        nth = self.seen[s] + rank + 1
         self.filled[ids] += added
-        self.seen[ids] += added
+        self.seen[ids] = nth[last]
         due = self._due(nth, fresh)
         return Windows(s[due], time[due], self._view()[s[due], start[due]])
 
     def _due(self, nth: NDArray[np.int64], fresh: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """nth: int64 [n], which step of its series each is, from 1."""
         due: NDArray[np.bool_] = fresh & (nth >= self.min_steps) & ((nth - self.min_steps) % self.stride == 0)
         return due
 

@@ -20,7 +20,10 @@ from transom.core.events import Alert, DeadLetter, DriftReport, Events, Predicti
 
 LONGEST_LETTER = 1024  # bytes of a refused payload that are shown
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNSAFE = re.compile(r"[+#%\x00-\x1f\x7f-\x9f]")  # not allowed in a topic name, or by MQTT 5.0 section 1.5.4
+# Not allowed in a topic name, or by MQTT 5.0 section 1.5.4: controls, halves of a pair, and what is no character at
+# all, for which a broker may end the connection.
+_NO_CHARACTERS = "\ufdd0-\ufdef" + "".join(chr(0x10000 * plane + n) for plane in range(17) for n in (0xFFFE, 0xFFFF))
+_UNSAFE = re.compile(f"[+#%\x00-\x1f\x7f-\x9f\ud800-\udfff{_NO_CHARACTERS}]")
 _EXACT = 22  # 10**22 is the largest power of ten that is a double
 _TENS = np.array([float(10 ** abs(n)) for n in range(-_EXACT, _EXACT + 1)])  # 10**|n| at n + _EXACT
 _MILLI = tuple(b'%03dZ"' % m for m in range(1000))
@@ -132,7 +135,7 @@ def _fixed(text: bytes) -> bytes:
 
 def _numbers(array: NDArray[np.float64]) -> list[bytes]:
     """Each number of the array as JSON, in its order."""
-    return _encode(_rounded_all(array.reshape(-1)))[1:-1].split(b",") if array.size else []
+    return _encode(rounded_all(array.reshape(-1)))[1:-1].split(b",") if array.size else []
 
 
 def _times(end: NDArray[np.int64]) -> list[bytes]:
@@ -211,7 +214,7 @@ def topic_part(series: str) -> str:
     return _UNSAFE.sub(lambda m: "".join(f"%{byte:02X}" for byte in m[0].encode("utf-8", "replace")), series)
 
 
-def _rounded_all(array: NDArray[np.float64]) -> list[float | None]:
+def rounded_all(array: NDArray[np.float64]) -> list[float | None]:
     """[N] -> numbers with the seven significant digits that float32 holds; None where not finite."""
     finite = np.isfinite(array)
     size = np.abs(np.where(finite & (array != 0), array, 1.0))

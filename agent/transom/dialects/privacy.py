@@ -30,6 +30,8 @@ REASONS = (
     "is not between 1970 and 2200", "ahead of the clock", "no time at", "no value", "no channel found", "not an array",
     "not an object", "not a [time, value] pair", "an empty array", "the limit is", "no room for series",
     "name would be longer", "level of the topic is empty", "no valid UTF-8", "cannot be decoded",
+    "not signed", "there is no key", "the signature is not that", "sent again", "before it came", "no room: numbers of",
+    "the sender",
 )  # fmt: skip
 
 
@@ -90,8 +92,20 @@ class Privacy:
             return events
         return Events(
             [self._predictions(batch) for batch in events.predictions], [self.alert(a) for a in events.alerts],
-            [self._letter(letter) for letter in events.dead_letters], events.moved,
+            self.letters(events.dead_letters), events.moved,
         )  # fmt: skip
+
+    def page(self, events: Events) -> Events:
+        """As `events`, for a page that draws values: those that are left out are there as missing ones."""
+        told = self.events(events)
+        if self.rule.values != "none":
+            return told
+        blank = [replace(p, value=np.full_like(full.value, np.nan))
+                 for p, full in zip(told.predictions, events.predictions, strict=True)]  # fmt: skip
+        return Events(blank, told.alerts, told.dead_letters, told.moved)
+
+    def letters(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+        return list(letters) if self.off else [self._letter(letter) for letter in letters]
 
     def _predictions(self, p: Predictions) -> Predictions:
         names = p.series if self._key is None else [self._name("series", series) for series in p.series]

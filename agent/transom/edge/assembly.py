@@ -5,6 +5,7 @@ Opens model files; talks to no broker.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from transom.core.alerts import AlertSpec
 from transom.core.model import ANY, Manifest, Model
 from transom.core.payloads import PayloadSpec
 from transom.core.pipeline import Pipeline
+from transom.core.proof import ProofSpec
 from transom.core.stream import StreamSpec
 from transom.core.values import ChannelSpec
 from transom.edge.gate import Gate
@@ -21,6 +23,7 @@ from transom.errors import ModelError, SettingsError, TransomError
 from transom.runtimes import choice
 from transom.runtimes.trust import Voucher
 from transom.settings import Settings, StreamSettings
+from transom.settings.senders import read_keys
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,24 @@ def payload_spec(stream: StreamSettings) -> PayloadSpec:
         stream.max_payload,
         stream.sequence,
     )
+
+
+def proof_spec(name: str, stream: StreamSettings) -> ProofSpec | None:
+    """What a broker's messages must show of their sender; None: nothing. Raises TransomError where no keys are."""
+    if stream.sender is None and stream.keys_file is None:
+        return None
+    keys = None
+    if stream.keys_file is not None:
+        place = f"streams.{name}.keys_file {stream.keys_file}"
+        try:
+            keys = read_keys(stream.keys_file)
+        except OSError as error:
+            raise TransomError(
+                place, f"cannot be read: {error.strerror}", "check the path and its permissions"
+            ) from None
+        except ValueError as error:
+            raise TransomError(place, *error.args) from None
+    return ProofSpec(stream.sender, keys, stream.replay_window, stream.max_ahead)
 
 
 def stream_spec(name: str, stream: StreamSettings, manifest: Manifest) -> StreamSpec:
@@ -122,7 +143,8 @@ def build_pipeline(settings: Settings, load: Load = load_model, *, guarded: bool
                     vouchers[name] = gate.admit(*key)
                 if key not in models:
                     models[key] = load(stream.model, settings, vouchers[name].sha256 if guarded else key[1])
-                streams.append((stream_spec(name, stream, models[key].manifest), models[key]))
+                spec = stream_spec(name, stream, models[key].manifest)
+                streams.append((replace(spec, proof=proof_spec(name, stream)), models[key]))
             except ModelError as error:
                 broken[name] = ModelError(f"streams.{name}: {error.place}", error.problem, error.remedy)
             except TransomError as error:

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from transom.dialects.plain import Publication, drift_body
-from transom.edge import logs, masks, observe, reports
+from transom.edge import logs, masks, memory, observe, reports
+from transom.edge.certificates import WHO
 
 if TYPE_CHECKING:
     from transom.edge.service import Agent
@@ -43,6 +44,7 @@ class Bulletin:
         if agent.connection is not None:
             refused = sorted(agent.connection.refused.items())
             problems += [f"not subscribed to {masks.topic(topic)}: {reason}" for topic, reason in refused]
+            problems += agent.connection.certificates.problems
         return problems
 
     def doing(self) -> str:
@@ -87,7 +89,10 @@ class Bulletin:
         agent = self._agent
         agent.overload.tell(agent.inbox.overloaded())
         logs.tell()
+        memory.trim()
         for line in self._losses.lines(agent.pipeline.accounts(), time.monotonic()):
+            log.warning("%s", line)
+        for line in agent.fairness.lines(time.monotonic(), observe.AGAIN):
             log.warning("%s", line)
         if agent.connection is not None:
             agent.connection.publish(self.health())
@@ -119,8 +124,12 @@ class Bulletin:
                 connection=counters | {"redelivered": keeper.redelivered.count},
                 inbox=len(agent.inbox), uptime=time.monotonic() - self._started,
             ),
+            "throttled": agent.fairness.throttled().body(),
             "readings_per_s": self._rate.of(self.received()),
             "overloaded": agent.overload.on, "outbox": agent.outbox.waiting | agent.outbox.counts,
             "journal": keeper.counts(), "clock_steps": agent.present.clock.steps,
-            "calls": dict(agent.remote.counts), "drift": self._drift(),
+            "certificates": dict.fromkeys(WHO)
+            | (agent.connection.certificates.ends() if agent.connection is not None else {}),
+            "calls": dict(agent.remote.counts), "page": agent.web.viewers(),
+            "drift": self._drift(),
         }  # fmt: skip

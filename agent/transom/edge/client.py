@@ -32,10 +32,13 @@ class Client(paho.Client):
 
     on_batch: OnBatch
     on_heard: OnHeard
+    trouble: OSError | None = None  # with which the latest connection ended, if paho does not tell
+    sender_property: str | None = None
     quick = True
 
     def _create_socket(self) -> Any:
         self._left, self._need, self._pushed = bytearray(), 0, b""  # of a connection before
+        self.trouble = None
         return super()._create_socket()
 
     def _sock_recv(self, bufsize: int) -> bytes:
@@ -43,6 +46,21 @@ class Client(paho.Client):
             taken, self._pushed = self._pushed[:bufsize], self._pushed[bufsize:]
             return taken
         return super()._sock_recv(bufsize)
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        try:
+            return super()._sock_send(buf)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self.trouble = error
+            try:  # with TLS 1.3 a broker refuses a certificate after the handshake: its reason waits to be read
+                super()._sock_recv(1)
+            except BlockingIOError:
+                pass
+            except OSError as reason:
+                self.trouble = reason
+            raise
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """One read from the socket, and all packets that are complete with it."""
@@ -53,9 +71,10 @@ class Client(paho.Client):
             data = super()._sock_recv(CHUNK)
         except BlockingIOError:
             return MQTTErrorCode.MQTT_ERR_SUCCESS
-        except OSError:
-            data = b""
+        except OSError as error:
+            data, self.trouble = b"", error
         if not data:
+            self.trouble = self.trouble or ConnectionResetError("closed")
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         self.on_heard()
         with self._msgtime_mutex:
@@ -72,8 +91,9 @@ class Client(paho.Client):
 
     def _take(self, data: bytes) -> MQTTErrorCode:
         at, version5 = 0, self._protocol == paho.MQTTv5
+        wanted = None if self.sender_property is None else self.sender_property.encode()
         while True:
-            batch, at, length = packets.parse(data, at, version5)
+            batch, at, length = packets.parse(data, at, version5, wanted)
             if batch:
                 self.on_batch(batch)
             if not length or at + length > len(data):
@@ -114,6 +134,8 @@ class PlainClient(paho.Client):
 
     on_batch: OnBatch
     on_heard: OnHeard
+    trouble: OSError | None = None
+    sender_property: str | None = None
     quick = False
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
@@ -138,7 +160,10 @@ class PlainClient(paho.Client):
 def _one(client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
     first = packets.PUBLISH | (packets.DUP if message.dup else 0) | message.qos << 1 | int(message.retain)
     assert isinstance(client, Client | PlainClient)
-    client.on_batch([(message._topic, bytes(message.payload), first, message.mid)])
+    pairs: list[tuple[str, str]] = getattr(message.properties, "UserProperty", []) if client.sender_property else []
+    values = dict.fromkeys(value for name, value in pairs if name == client.sender_property)
+    sender = ", ".join(values).encode() if values else None
+    client.on_batch([(message._topic, bytes(message.payload), first, message.mid, sender)])
 
 
 def _unheard() -> None:

@@ -41,16 +41,25 @@ AGENT: dict[tuple[str, ...], Figure] = {
     ("overloaded",): Figure("transom_overloaded", False, "1 while more comes than the agent can do"),
     ("inbox",): Figure("transom_inbox_messages", False, "Messages that wait for the pipeline"),
     ("unmatched",): Figure("transom_messages_unmatched", True, "Messages that belong to no stream"),
+    ("throttled", "messages"): Figure("transom_messages_throttled", True, "Messages shed of topics that flooded"),
     ("clock_steps",): Figure("transom_clock_steps", True, "Times that the system's clock was set"),
     ("drift", "channels"): Figure("transom_drifting_channels", False, "Channels whose level has drifted"),
+    ("page", "viewers"): Figure("transom_page_viewers", False, "Browsers that show the live page"),
+    ("page", "dropped"): Figure("transom_page_dropped", True, "Viewers of the page hung up on for being slow"),
+    ("page", "refused"): Figure("transom_page_refused", True, "Viewers of the page beyond those that it takes"),
+    ("page", "skipped"): Figure("transom_page_skipped", True, "Predictions too many for the page to show"),
+    ("page", "wrong_tokens"): Figure("transom_page_wrong_tokens", True, "Attempts to open the page with a wrong token"),
     ("connection", "received"): Figure("transom_messages_received", True, "Messages that the broker has sent"),
     ("connection", "redelivered"): Figure("transom_messages_redelivered", True, "Messages that came again"),
-    ("connection", "bad_topics"): Figure("transom_messages_bad_topic", True, "Messages whose topic is no text"),
+    ("connection", "bad_topics"): Figure("transom_messages_bad_topic", True, "Messages whose topic is no name"),
     ("connection", "published"): Figure("transom_publications", True, "Messages handed to the broker"),
     ("connection", "dropped"): Figure("transom_publications_dropped", True, "Messages that could not go to the broker"),
     ("connection", "connects"): Figure("transom_broker_connects", True, "Connections made to the broker"),
     ("connection", "resumed"): Figure("transom_broker_sessions_resumed", True, "Connections that resumed a session"),
     ("connection", "errors"): Figure("transom_broker_errors", True, "Connections to the broker that failed"),
+    ("certificates", "certificate"): Figure("transom_certificate_end_seconds", False, "End of ours, Unix time"),
+    ("certificates", "authority"): Figure("transom_authority_end_seconds", False, "End of the authority's, Unix time"),
+    ("certificates", "broker"): Figure("transom_broker_certificate_end_seconds", False, "End of its own, Unix time"),
     ("outbox", "alerts_waiting"): Figure("transom_alerts_waiting", False, "Alerts that the broker has not got yet"),
     ("outbox", "alerts_delivered"): Figure("transom_alerts_delivered", True, "Alert messages that the broker has"),
     ("outbox", "alerts_dropped"): Figure("transom_alerts_dropped", True, "Alert messages given up for want of room"),
@@ -83,7 +92,7 @@ STREAM: dict[str, Figure] = {
 
 FATES = ("accepted", "invalid", "duplicate", "late", "shed")  # their sum is what was received
 CALLS = (*NAMES, "refused", "limited", "retained", "shed")  # remote calls by verb, and those not done by why
-REASONS = ("payload", "topic", "series", "time")  # their sum is what is invalid
+REASONS = ("payload", "topic", "series", "time", "sender", "signature")  # their sum is what is invalid
 
 
 def encode(snapshot: Snapshot, age: float, accept: str = "") -> tuple[bytes, str]:

@@ -1,7 +1,8 @@
 """The bounded queue between the network thread and the pipeline. Messages in, all that has arrived out.
 
 Over its limit a message that the broker will not send again sheds the oldest of its kind, which is counted by topic;
-one that waits for an acknowledgement (it has a token) is never shed: whoever puts it stops reading until there is room.
+one that waits for an acknowledgement (it has a token) is not: whoever puts it stops reading until there is room. Long
+before that a topic that floods is shed, of either kind (`fairness`), so that it costs no other its place.
 """
 
 import heapq
@@ -9,12 +10,14 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from transom.core.pipeline import Message
+from transom.edge.fairness import BLOCK, CROWDED, Fairness
 
 MOST = 8192  # messages of one drain: more would keep the loop from saying how it goes
-LARGEST = 256 << 20  # bytes of payload that may wait
+LARGEST = 256 << 20  # bytes of topics and payloads that may wait
 FULL = 0.8  # share of the limit from which the agent calls itself overloaded
 LONG = 1.0  # seconds that a message may wait before it does
 TOPICS = 100_000  # topics by which shed messages are counted; those of more are counted together
@@ -28,11 +31,12 @@ class Token(NamedTuple):
 
 
 class Drained(NamedTuple):
-    """messages and their tokens (None for QoS 0), oldest first; shed: how many by topic."""
+    """messages and their tokens (None for QoS 0), oldest first; shed: how many by topic; spent: tokens of those."""
 
     messages: list[Message]
     tokens: list[Token | None]
     shed: dict[str, int]
+    spent: Sequence[Token] = ()
 
 
 _Entry = tuple[int, Message, Token | None, float]  # number, message, token, when it was put
@@ -41,9 +45,11 @@ _Entry = tuple[int, Message, Token | None, float]  # number, message, token, whe
 class Inbox:
     """One thread puts, one drains."""
 
-    def __init__(self, limit: int, largest: int = LARGEST) -> None:
-        """limit: messages; largest: bytes of payload."""
-        self._limit, self._largest = limit, largest
+    def __init__(self, limit: int, largest: int = LARGEST, fairness: Fairness | None = None) -> None:
+        """limit: messages; largest: bytes of topics and payloads; fairness: None where no topic is looked at."""
+        self._limit, self._largest, self._fairness = limit, largest, fairness
+        self._easy = (limit, largest) if fairness is None else (min(CROWDED, limit // 8), largest // 8)
+        self._spent: list[Token] = []  # of messages that were shed
         self._fleeting: deque[_Entry] = deque()  # QoS 0, in order of arrival
         self._lasting: deque[_Entry] = deque()  # QoS 1, in order of arrival
         self._count = self._bytes = 0
@@ -54,35 +60,70 @@ class Inbox:
     def put(self, message: Message, token: Token | None = None) -> None:
         """Takes a message, also over the limit when it has a token; sheds the oldest without one for it."""
         with self._changed:
-            while self._full(len(message.payload)):
+            while self._full(_size(message)):
                 if not self._fleeting:
                     if token is not None:
                         break
                     self._drop(message.topic)
                     return
                 _, oldest, _, _ = self._fleeting.popleft()
-                self._bytes -= len(oldest.payload)
+                self._bytes -= _size(oldest)
                 self._drop(oldest.topic)
+                if self._fairness is not None:
+                    self._fairness.goes(oldest.topic, _size(oldest))
             self._count += 1
-            self._bytes += len(message.payload)
+            self._bytes += _size(message)
             (self._fleeting if token is None else self._lasting).append((self._count, message, token, time.monotonic()))
             self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
             self._changed.notify_all()
 
     def put_many(self, entries: Sequence[tuple[Message, Token | None]]) -> None:
-        """`put` for each, in one go."""
-        size, now = sum(len(message.payload) for message, _ in entries), time.monotonic()
+        """`put` for each, in one go, without what floods while there is a crowd."""
+        size, now = sum(_size(message) for message, _ in entries), time.monotonic()
         with self._changed:
-            if len(self) + len(entries) <= self._limit and self._bytes + size <= self._largest:
-                for message, token in entries:
-                    self._count += 1
-                    (self._fleeting if token is None else self._lasting).append((self._count, message, token, now))
-                self._bytes += size
-                self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
-                self._changed.notify_all()
+            if len(self) + len(entries) <= self._easy[0] and self._bytes + size <= self._easy[1]:
+                self._append(entries, size, now)
                 return
+            if self._fairness is not None:
+                entries = self._fair(entries, self._fairness, now)
+                size = sum(_size(message) for message, _ in entries)
+                if len(self) + len(entries) <= self._limit and self._bytes + size <= self._largest:
+                    self._append(entries, size, now)
+                    return
         for message, token in entries:
             self.put(message, token)
+
+    def _append(self, entries: Sequence[tuple[Message, Token | None]], size: int, now: float) -> None:
+        for message, token in entries:
+            self._count += 1
+            (self._fleeting if token is None else self._lasting).append((self._count, message, token, now))
+        self._bytes += size
+        self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
+        self._changed.notify_all()
+
+    def _fair(
+        self, entries: Sequence[tuple[Message, Token | None]], fairness: Fairness, now: float
+    ) -> list[tuple[Message, Token | None]]:  # fmt: skip
+        """Those that do not flood; the others are counted, and acknowledged when that is written."""
+        waiting = chain(self._fleeting, self._lasting)
+        fairness.crowd(((message.topic, _size(message)) for _, message, _, _ in waiting), now)
+        burst = min(self._limit, self._largest // BLOCK) / 4
+        kept: list[tuple[Message, Token | None]] = []
+        for entry in entries:
+            topic = entry[0].topic
+            if fairness.admits(topic, _size(entry[0]), now, burst, kept=entry[1] is not None):
+                kept.append(entry)
+                continue
+            self._shed[topic if topic in self._shed or len(self._shed) < TOPICS else ""] += 1
+            if entry[1] is not None:
+                self._spent.append(entry[1])
+        return kept
+
+    def absent(self, seconds: float) -> None:
+        """For so long nothing could come: what waited at the broker comes now, and is no flood."""
+        if self._fairness is not None and seconds > 0:
+            with self._changed:
+                self._fairness.absent(seconds, time.monotonic())
 
     def wait(self, timeout: float) -> bool:
         """True as soon as there is a message, False after `timeout` seconds without one."""
@@ -93,12 +134,12 @@ class Inbox:
     def full(self) -> bool:
         """True when nothing more should be read that would have to be kept."""
         with self._changed:
-            return self._full(0)
+            return self._full(0) or len(self._spent) > self._limit
 
     def wait_room(self, timeout: float) -> bool:
         """True as soon as there is room, False after `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._full(0), timeout)
+            return self._changed.wait_for(lambda: not self.full, timeout)
 
     def drain(self, most: int | None = None) -> Drained:
         """What has arrived, at most `most` (MOST) messages, and what was shed since the last call."""
@@ -106,17 +147,23 @@ class Inbox:
         with self._changed:
             self._longest = max(self._longest, self._waited())
             shed, self._shed = dict(self._shed), Counter()
+            spent, self._spent = self._spent, []
             entries: list[_Entry]
             if len(self) <= most:
                 fleeting, lasting = self._fleeting, self._lasting
                 self._fleeting, self._lasting = deque(), deque()
                 entries = list(heapq.merge(fleeting, lasting)) if fleeting and lasting else [*fleeting, *lasting]
                 self._bytes = 0
+                if self._fairness is not None:
+                    self._fairness.disperse()
             else:
                 entries = [self._oldest() for _ in range(most)]
-                self._bytes -= sum(len(m.payload) for _, m, _, _ in entries)
+                self._bytes -= sum(_size(m) for _, m, _, _ in entries)
+                if self._fairness is not None:
+                    for _, message, _, _ in entries:
+                        self._fairness.goes(message.topic, _size(message))
             self._changed.notify_all()
-        return Drained([m for _, m, _, _ in entries], [t for _, _, t, _ in entries], shed)
+        return Drained([m for _, m, _, _ in entries], [t for _, _, t, _ in entries], shed, spent)
 
     def abandon(self) -> dict[str, int]:
         """Empties it: how many messages without a token were in it, by topic, with those shed before."""
@@ -124,7 +171,9 @@ class Inbox:
             for _, message, _, _ in self._fleeting:
                 self._drop(message.topic)
             shed, self._shed = dict(self._shed), Counter()
-            self._fleeting, self._lasting, self._bytes = deque(), deque(), 0
+            self._fleeting, self._lasting, self._bytes, self._spent = deque(), deque(), 0, []
+            if self._fairness is not None:
+                self._fairness.disperse()
         return shed
 
     def overloaded(self) -> bool:
@@ -153,3 +202,7 @@ class Inbox:
     def _drop(self, topic: str) -> None:
         self._fullest = 1.0
         self._shed[topic if topic in self._shed or len(self._shed) < TOPICS else ""] += 1
+
+
+def _size(message: Message) -> int:
+    return len(message[0]) + len(message[1])

@@ -1,15 +1,17 @@
 """A port on which HTTP is spoken: answers a few requests at a time, for a few seconds each, and reads nothing but GET.
 
-What it answers is a function's business: a path and the Accept header in, an Answer out.
+What it answers is a function's business: a Request in, an Answer out. An answer may go on for as long as its function
+likes (a stream of events); how many of those there are is that function's business too.
 """
 
 import ipaddress
 import logging
+import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import TCPServer, ThreadingMixIn
@@ -17,15 +19,33 @@ from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 8  # requests answered at a time; more are hung up on
+AT_ONCE = 16  # requests answered at a time; more are hung up on. A browser asks for six at a time
 PATIENCE = 5.0  # seconds that a request may take in all, sent and answered
 HERE = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 
+class Request(NamedTuple):
+    """query: what stands behind the question mark, as it came; headers: by their names in lower case, the first of a
+    name."""
+
+    path: str
+    query: str
+    headers: Mapping[str, str]
+
+    @property
+    def accept(self) -> str:
+        return self.headers.get("accept", "")
+
+
 class Answer(NamedTuple):
+    """go_on: gets a function that sends, which raises OSError when nobody listens any more; the answer ends when it
+    returns, and nobody knows before how long it is."""
+
     status: HTTPStatus
     kind: str
     body: bytes
+    headers: Sequence[tuple[str, str]] = ()
+    go_on: Callable[[Callable[[bytes], object]], None] | None = None
 
 
 def text(status: HTTPStatus, body: str) -> Answer:
@@ -49,10 +69,11 @@ class Listener(ThreadingMixIn, HTTPServer):
     allow_reuse_port = False  # and never that of one that runs
     request_queue_size = AT_ONCE
 
-    def __init__(self, host: str, port: int, answer: Callable[[str, str], Answer]) -> None:
+    def __init__(self, host: str, port: int, answer: Callable[[Request], Answer]) -> None:
         self.answer, self.only_here = answer, local(host)
         self._free = threading.BoundedSemaphore(AT_ONCE)
         self._open: dict[socket.socket, float] = {}  # by connection: when it must be over
+        self._lasting: set[socket.socket] = set()  # connections that may last
         self._lock = threading.Lock()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
@@ -84,10 +105,20 @@ class Listener(ThreadingMixIn, HTTPServer):
         finally:
             self._over(request)
 
+    def lasts(self, request: socket.socket) -> None:
+        """This one may take its time and gives its place to others."""
+        with self._lock:
+            self._open.pop(request, None)
+            self._lasting.add(request)
+        self._free.release()
+
     def _over(self, request: socket.socket) -> None:
         with self._lock:
             self._open.pop(request, None)
-        self._free.release()
+            lasted = request in self._lasting
+            self._lasting.discard(request)
+        if not lasted:
+            self._free.release()
 
     def service_actions(self) -> None:
         """Hangs up on those that dawdle; called at least twice a second."""
@@ -118,14 +149,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answer = self._answer()
         self.send_response(answer.status)
+        length = () if answer.go_on is not None else (("Content-Length", str(len(answer.body))),)
         for name, value in (
-            ("Content-Type", answer.kind), ("Content-Length", str(len(answer.body))), ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
+            ("Content-Type", answer.kind), *length, ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"), *answer.headers,
         ):  # fmt: skip
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body)
+        if self.command == "HEAD":
+            return
+        self.wfile.write(answer.body)
+        if answer.go_on is not None:
+            self.server.lasts(self.connection)
+            answer.go_on(self.wfile.write)
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -133,10 +169,12 @@ class _Handler(BaseHTTPRequestHandler):
         # A page on the web can have its own name point at this host; what listens for this host alone answers to none.
         if self.server.only_here and not local(_host(self.headers.get("Host", "localhost"))):
             return text(HTTPStatus.MISDIRECTED_REQUEST, "ask for localhost")
-        return self.server.answer(self.path.partition("?")[0], self.headers.get("Accept", ""))
+        path, _, query = self.path.partition("?")
+        return self.server.answer(Request(path, query, {name.lower(): self.headers[name] for name in self.headers}))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name in the base class
-        log.debug("HTTP from %s: %r", self.client_address[0], format % args)
+        # Without what stands behind a question mark: it may be a token.
+        log.debug("HTTP from %s: %r", self.client_address[0], re.sub(r"\?[^\s\"']*", "?…", format % args))
 
 
 def _host(header: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TextIO
 
+from transom.core.printable import printable
 from transom.edge import masks
 
 REPEAT = 60.0  # seconds in which the same line is logged once
@@ -26,7 +27,7 @@ class _Line(logging.Formatter):
         return masks.trace(ei) or super().formatException(ei)
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record).replace("\n", " | ")
+        line = printable(super().format(record).replace("\n", " | "))
         prefix = next(p for level, p in _PRIORITIES if record.levelno >= level) if self._journald else ""
         return prefix + line
 

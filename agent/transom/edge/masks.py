@@ -8,7 +8,7 @@ from types import TracebackType
 
 from transom.dialects.privacy import Privacy, Rule
 from transom.settings import Settings
-from transom.settings.rules import LARGEST_PASSWORD, read_text
+from transom.settings.secrets import LARGEST_PASSWORD, read_text
 
 _held = [Privacy(Rule())]
 Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]

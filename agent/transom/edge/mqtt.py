@@ -10,11 +10,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from ssl import SSLError
 
 import paho.mqtt.client as paho
 from paho.mqtt.reasoncodes import ReasonCode
 
 from transom.dialects.plain import Publication
+from transom.edge.certificates import Certificates
 from transom.edge.client import Client, PlainClient
 from transom.edge.hearing import Hearing
 from transom.edge.inbox import Inbox, Token
@@ -29,6 +31,7 @@ BACKOFF = 1.0  # seconds, the first pause
 LONGEST = 30.0  # seconds, the longest pause
 UNDECIDED = 2.0  # seconds for a broker that has never answered in MQTT 5
 OLDER = "the broker speaks no MQTT 5"
+RENEWED = "new certificates"
 UNWRITTEN = 4 << 20  # bytes that may wait for the socket
 SLOW = 0.25  # seconds that the run loop waits for it, at most
 LAST_WORD = 0.6  # share of the time to close that the last publication may take
@@ -55,6 +58,7 @@ class Connection:
         self.hearing = Hearing()
         self._backoff = backoff
         self._version5 = options.protocol != "3.1.1"
+        self.certificates = Certificates(options.tls)
         self._client = self._make()
         self._ready, self._closing = threading.Event(), threading.Event()
         self._receiving = True
@@ -192,7 +196,9 @@ class Connection:
     # --- the network thread -----------------------------------------------------------------------------------------
 
     def _make(self) -> Client | PlainClient:
-        client = new_client(self.options, version5=self._version5, client_id=self.options.client_id)
+        client = new_client(
+            self.options, version5=self._version5, client_id=self.options.client_id, context=self.certificates.context
+        )
         if self._will is not None:
             client.will_set(*self._will)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
@@ -211,6 +217,10 @@ class Connection:
             if problem == OLDER:  # ask again at once in the older language
                 self._speak(version5=False)
                 continue
+            if problem == RENEWED:
+                self._ready.clear()
+                log.info("%s:%s: connecting anew with the new certificates", self.options.host, self.options.port)
+                continue
             if self._ready.is_set():
                 pause = self._backoff
             self._ready.clear()
@@ -220,6 +230,7 @@ class Connection:
                 log.warning("%s:%s: %s; trying again", self.options.host, self.options.port, problem)
                 log.debug("next try in %.1f s", wait)
             pause = min(2 * pause, LONGEST)
+            self.certificates.look()  # what has changed by now has settled when the pause ends
             self._closing.wait(wait)
 
     def _speak(self, *, version5: bool) -> None:
@@ -230,6 +241,7 @@ class Connection:
     def _one_session(self) -> str:
         """One connection from beginning to end; returns why it ended, in plain words, or OLDER."""
         self._refusal = None
+        self.certificates.look()
         try:
             connect(self._client, self.options, version5=self._version5)
         except Exception as error:  # noqa: BLE001  # whatever a resolver, socket or TLS raises is told and tried again
@@ -251,7 +263,14 @@ class Connection:
                 return plain_reason(error)
             self._receiver.nap()
             if code != paho.MQTT_ERR_SUCCESS:
+                if isinstance(self._client.trouble, SSLError):
+                    return plain_reason(self._client.trouble)
                 return self._refusal or paho.error_string(code).lower().rstrip(".")
+            if self.certificates.look() and self._client.is_connected():
+                self._client.disconnect()  # not by an error: the session stays, and the last will is not sent
+                while self._client.want_write() and self._client.loop_write() == paho.MQTT_ERR_SUCCESS:
+                    pass
+                return RENEWED
             if self._closing.is_set() and not self._client.is_connected():
                 if self._client.want_write():  # acknowledgements, and the word that we go
                     self._client.loop_write()

@@ -10,9 +10,13 @@ PUBLISH, PUBACK = 0x30, 0x40
 DUP, QOS, RETAIN = 0x08, 0x06, 0x01
 
 
-# A PUBLISH as it came: topic, payload, the first byte with DUP, QoS and RETAIN, and the packet id, 0 at QoS 0. Plain,
-# because a named tuple takes three times as long to make.
-Packet = tuple[bytes, bytes, int, int]
+# A PUBLISH as it came: topic, payload, the first byte with DUP, QoS and RETAIN, the packet id, 0 at QoS 0, and the user
+# property that was asked for. Plain, because a named tuple takes three times as long to make.
+Packet = tuple[bytes, bytes, int, int, bytes | None]
+
+# Properties of a PUBLISH by their identifiers (MQTT 5.0, table 2-4): how many bytes, -1 for a length and so many.
+_SIZES = {0x01: (1,), 0x02: (4,), 0x03: (-1,), 0x08: (-1,), 0x09: (-1,), 0x23: (2,), 0x26: (-1, -1)}
+_USER, _SUBSCRIPTION = 0x26, 0x0B  # a pair of texts; a variable byte integer
 
 
 class MalformedError(ValueError):
@@ -32,8 +36,11 @@ def length_at(data: bytes | bytearray, at: int, end: int) -> tuple[int, int]:
     return -1, at
 
 
-def parse(data: bytes, at: int, version5: bool) -> tuple[list[Packet], int, int]:
-    """PUBLISH packets of QoS 0 and 1 from `at` on, up to the first that is another or not all there.
+def parse(
+    data: bytes, at: int, version5: bool, wanted: bytes | None = None
+) -> tuple[list[Packet], int, int]:  # fmt: skip
+    """PUBLISH packets of QoS 0 and 1 from `at` on, up to the first that is another or not all there. wanted: the name
+    of a user property; without one properties are skipped.
 
     Returns them, where they end, and how long the packet that begins there is: 0 when not even that is known.
     Raises MalformedError.
@@ -50,7 +57,7 @@ def parse(data: bytes, at: int, version5: bool) -> tuple[list[Packet], int, int]
         if stop > end or first & 0xF0 != PUBLISH or first & QOS > 2:
             return packets, at, stop - at
         rest = body + 2 + (data[body] << 8 | data[body + 1] if length > 1 else length)
-        topic, mid = data[body + 2 : rest], 0
+        topic, mid, value = data[body + 2 : rest], 0, None
         if first & QOS:
             rest += 2
             if rest > stop:
@@ -62,13 +69,41 @@ def parse(data: bytes, at: int, version5: bool) -> tuple[list[Packet], int, int]
             if size > 127:
                 size, rest = length_at(data, rest - 1 - size, stop)
                 rest += size
+            if wanted is not None and size and rest <= stop:
+                value = user_property(data, rest - size, rest, wanted)
         elif version5:
             raise MalformedError("a PUBLISH without properties")
         if rest > stop or not topic:
             raise MalformedError("a PUBLISH whose parts do not fit into it")
-        add((topic, data[rest:stop], first, mid))
+        add((topic, data[rest:stop], first, mid, value))
         at = stop
     return packets, at, 0
+
+
+def user_property(data: bytes, at: int, end: int, wanted: bytes) -> bytes | None:
+    """The value of the user property of that name among the properties from `at` to `end`; None where there is none.
+    Different values of it, of which nobody can say who wrote them, are given with ", " between them. Raises
+    MalformedError."""
+    found: dict[bytes, None] = {}
+    while at < end:
+        kind, at = data[at], at + 1
+        if kind == _SUBSCRIPTION:
+            value, at = length_at(data, at, end)
+            if value < 0:
+                raise MalformedError("a property that is too short")
+            continue
+        texts = []
+        for size in _SIZES.get(kind, ()):
+            begin = at
+            if size < 0:
+                begin, size = at + 2, int.from_bytes(data[at : min(at + 2, end)], "big")
+            at = begin + size
+            texts.append(data[begin:at])
+        if not texts or at > end:
+            raise MalformedError("a property that is not known, or too long")
+        if kind == _USER and texts[0] == wanted:
+            found[texts[1]] = None
+    return b", ".join(found) if found else None
 
 
 def publish(messages: Iterable[tuple[str, bytes]], version5: bool) -> bytes:

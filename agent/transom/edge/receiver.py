@@ -14,6 +14,9 @@ from transom.edge.packets import DUP, QOS, RETAIN, Packet
 
 LEAST_WINDOW = 20  # messages that a broker sends ahead of acknowledgements: mosquitto's default
 MOST_NAMES = 100_000  # topics whose text is remembered
+SHORT_NAME = 512  # bytes of a topic whose text is
+LONGEST_NAME = 4096  # bytes of a topic that is taken: longer ones fit no series' name, and fill the memory
+LONGEST_SENDER = 1024  # bytes of what is said of a sender
 FEW = 64  # messages of one read that are few
 NAP = 0.001  # seconds
 
@@ -30,7 +33,7 @@ class Receiver:
         self._taken = self._before = 0  # messages with a token, ever and up to this connection
         self._acknowledged = (0, 0)  # session, and how many of its messages
         self._most = LEAST_WINDOW
-        self._names: dict[bytes, str | None] = {}  # topics as they come; None for one that is no UTF-8
+        self._names: dict[bytes, str] = {}  # topics as they come
         self._heard = 0  # messages of the last read
         self._last_heard = 0.0
 
@@ -48,14 +51,15 @@ class Receiver:
         now, session, names, message = time.time_ns() // 1_000_000, self.session, self._names, _message
         entries: list[tuple[Message, Token | None]] = []
         refused: list[int] = []
-        for topic, payload, first, mid in batch:
+        for topic, payload, first, mid, value in batch:
             name = names[topic] if topic in names else self._name(topic)
             if name is None:
                 self.bad_topics += 1
                 refused += [mid] if mid else []
                 continue
             token = Token(session, mid) if first & QOS else None
-            entries.append((message((name, payload, now, first & DUP != 0, first & RETAIN != 0)), token))
+            sender = None if value is None else _sender(value)
+            entries.append((message((name, payload, now, first & DUP != 0, first & RETAIN != 0, sender)), token))
             self._taken += token is not None
         self.received += len(entries)
         self._heard = len(entries)
@@ -63,13 +67,15 @@ class Receiver:
         return refused
 
     def _name(self, topic: bytes) -> str | None:
+        if len(topic) > LONGEST_NAME:
+            return None
         if len(self._names) >= MOST_NAMES:
             self._names.clear()
         try:
             name = topic.decode()
         except UnicodeDecodeError:
-            return self._names.setdefault(topic, None)
-        return self._names.setdefault(topic, name)
+            return None
+        return name if len(topic) > SHORT_NAME else self._names.setdefault(topic, name)
 
     def mine(self, tokens: Iterable[Token]) -> list[int]:
         """Packet ids of those tokens that belong to the connection that is there; they count as acknowledged."""
@@ -97,3 +103,8 @@ class Receiver:
             time.sleep(NAP)
             now += NAP
         self._last_heard = now
+
+
+def _sender(value: bytes) -> str:
+    """One that is too long is that of nobody."""
+    return value.decode(errors="replace") if len(value) <= LONGEST_SENDER else "a name too long to be one"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from transom.edge.assembly import Assembly, build_pipeline
+from transom.edge.tls import make_context
+from transom.edge.wire import tls_options
 from transom.errors import SettingsError, TransomError
 from transom.settings import Settings
 
@@ -92,6 +94,8 @@ class Reload:
                 self._asked = True  # it changed meanwhile
                 return
             check_fixed(settings, current)
+            if settings.broker != current.broker and settings.broker.tls.enabled:
+                make_context(tls_options(settings.broker.tls))  # refused here, the present connection goes on
             assembly = build_pipeline(settings)
             broken = [error for name, error in assembly.broken.items() if name in running]
             if broken:

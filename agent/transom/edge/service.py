@@ -12,10 +12,12 @@ from typing import Any
 from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.pipeline import Message, Pipeline, Turn
-from transom.edge import logs, masks, observe
+from transom.edge import logs, masks, memory, observe
 from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
+from transom.edge.fairness import Fairness, rates
 from transom.edge.homeassistant import Discovery
+from transom.edge.impostors import Impostors
 from transom.edge.inbox import Drained, Inbox
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper
@@ -54,7 +56,8 @@ class Agent:
         self.latencies = observe.Latencies()
         self.ready = threading.Event()
         a = settings.agent
-        self.inbox = Inbox(a.inbox)
+        self.fairness = Fairness(rates(settings))
+        self.inbox = Inbox(a.inbox, fairness=self.fairness)
         retention = Retention.of(settings.privacy)
         journal = None if a.durability == "none" else Journal(a.state, a.durability, secure=retention.keep is not None)
         self.keeper = Keeper(journal, a.commit_every / 1000, retention)
@@ -63,13 +66,13 @@ class Agent:
         self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild, self.privacy)
         self.outbox = Outbox(a.outbox, a.max_age, self.keeper.waiting)
         self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None, self.privacy)
-        self._discovery = Discovery(settings, self.privacy)
+        self._discovery, self._impostors = Discovery(settings, self.privacy), Impostors()
         self.connection: Connection | None = None
         self.present = Present()
         self._noted: list[Any] | None = None  # what was noted last
         self.overload = observe.Overload()
         self._turned = time.monotonic()  # when the latest turn began
-        self.web = Web(settings.http)
+        self.web = Web(settings.http, settings.agent.id, self.privacy)
         self._bulletin = Bulletin(self)
 
     @property
@@ -103,6 +106,7 @@ class Agent:
                 if self._reload is not None and (problems := self._reload.concluded()) is not None:
                     self.remote.reloaded(problems)
                 if not self.ready.is_set() and connection.ready:
+                    memory.trim()
                     self.ready.set()
                     self._supervisor.say_ready(self._bulletin.doing())
                     log.info("ready: watching %s on %s", self._watched(), self.settings.broker.host)
@@ -127,7 +131,9 @@ class Agent:
     def _turn(self, drained: Drained) -> None:
         assert self.connection is not None
         messages, tokens, marks, again = self.keeper.redelivered.split(drained.messages, drained.tokens)
+        again += drained.spent  # they are acknowledged once it is written that they were shed
         jump = self.present.look(self.connection, self.pipeline.streams.values())
+        self.inbox.absent(jump / 1000)
         behind = bool(messages) and len(self.inbox) > 0
         tick = self.present.tick(self.connection, behind=behind, after=self._turns.untick)
         shed = self.remote.shed(drained.shed)
@@ -166,6 +172,7 @@ class Agent:
         assert self.connection is not None
         turn, events, work = done.work.turn, done.events, done.work
         alerts = [p for p in done.publications if p.qos]
+        self._impostors.look(self.privacy.letters(events.dead_letters))
         self.outbox.predict((p for p in done.publications if not p.qos), self.present.now, self.connection)
         if turn.messages:
             present = time.time_ns() // 1_000_000
@@ -173,6 +180,7 @@ class Agent:
         tokens = [*work.tokens, *work.again]
         if turn.messages or turn.calls or tokens or alerts or events.moved or turn.jump or turn.shed or turn.refused:
             self.keeper.add(turn, tokens, work.marks, alerts)
+        self.web.show(events, self.pipeline.streams)
         if self._on_events is not None:
             self._on_events(events, self.present.now)
 
@@ -220,6 +228,7 @@ class Agent:
         if last is None:
             return
         now, _ = self.present.clock.look()
+        self.inbox.absent((now - last) / 1000)
         # While the agent was away nobody listened: silence is not counted for that time.
         jump = Turn(jump=now - last, calls=_configured(self.pipeline))
         self.pipeline.take(jump)
@@ -262,6 +271,7 @@ class Agent:
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
         self._discovery.configure(settings)
+        self.fairness.change(rates(settings))
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
         self.vouchers = assembly.vouchers
         self.web.change(settings.http)

@@ -9,6 +9,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+from transom.core.printable import printable
+
 log = logging.getLogger(__name__)
 
 STATUS_EVERY = 5.0  # seconds between two status texts
@@ -57,12 +59,12 @@ class Supervisor:
         self._told = self._clock()
         if text != self._text:
             self._text = text
-            self._send(f"STATUS={' '.join(text.split())}")
+            self._send(f"STATUS={printable(' '.join(text.split()))}")
 
     def say_ready(self, text: str) -> None:
         """The start has ended: subscribed, and every model has run once."""
         self.ready, self._told, self._text = True, self._clock(), text
-        self._send(f"READY=1\nSTATUS={' '.join(text.split())}")
+        self._send(f"READY=1\nSTATUS={printable(' '.join(text.split()))}")
 
     def say_stopping(self) -> None:
         self._send("STOPPING=1\nSTATUS=finishing")

@@ -22,7 +22,7 @@ from transom.edge.sift import digest
 
 log = logging.getLogger(__name__)
 
-WORTH = 64  # windows that a model must have to do for it to be asked beside the rest
+WORTH = 64  # windows or steps that a model must have to do for it to be asked beside the rest
 TICK_AGAIN = 60.0  # seconds until idle series are looked for again after that has failed
 
 
@@ -84,7 +84,7 @@ class Turns:
             return
         if self._flying is not None and not self._landed(land):
             land(self._whole(work))  # another pipeline goes on, which has not seen it
-        elif ahead and sum(len(due.windows) for due in waiting) >= WORTH:
+        elif ahead and sum(due.rows for due in waiting) >= WORTH:
             self._flying = work, waiting, self._worker.submit(infer, waiting)
         else:
             done = self._finished(work, waiting, lambda: infer(waiting)) or self._digested(work)

@@ -3,11 +3,11 @@
 Keeps no connection; check_connection makes one and ends it.
 """
 
+import os
 import socket
 import ssl
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import paho.mqtt.client as paho
@@ -16,19 +16,13 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from transom.edge.client import Client, PlainClient, new
+from transom.edge.tls import Changeable, TlsOptions, make_context, tls_reason
 from transom.errors import BrokerError
 from transom.settings import Settings
+from transom.settings.options import TlsSettings
 
 WIRED = 10.0  # seconds that connecting and the broker's answer may take
 WINDOW = 5000  # QoS 1 messages that the broker may send ahead of our acknowledgements (MQTT 5: Receive Maximum)
-
-
-@dataclass(frozen=True, slots=True)
-class TlsOptions:
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +42,7 @@ class BrokerOptions:
     tls: TlsOptions | None = None
     transport: Literal["tcp", "websockets"] = "tcp"
     path: str = "/mqtt"
+    sender_property: str | None = None
 
     def __repr__(self) -> str:
         return f"BrokerOptions({self.host}:{self.port})"  # no password in any log
@@ -57,27 +52,34 @@ def broker_options(settings: Settings) -> BrokerOptions:
     """What the connection needs of the settings; a password file has been read when they were."""
     b = settings.broker
     password = b.password.get_secret_value() if b.password else None
-    tls = TlsOptions(b.tls.ca_file, b.tls.cert_file, b.tls.key_file, b.tls.insecure) if b.tls.enabled else None
+    tls = tls_options(b.tls) if b.tls.enabled else None
     return BrokerOptions(
         b.host, b.port, b.protocol, min(b.qos, 1), b.username, password, b.client_id or f"transom-{settings.agent.id}",
-        max(1, b.keepalive // 1000), b.session // 1000, tls, b.transport, b.path,
+        max(1, b.keepalive // 1000), b.session // 1000, tls, b.transport, b.path, b.sender_property,
     )  # fmt: skip
 
 
-def new_client(options: BrokerOptions, *, version5: bool, client_id: str) -> Client | PlainClient:
-    """A paho client with login and TLS set. Raises BrokerError for files that cannot be used."""
+def tls_options(t: TlsSettings) -> TlsOptions:
+    return TlsOptions(t.ca_file, t.cert_file, t.key_file, t.insecure, t.key_password_file, t.alpn)
+
+
+def new_client(
+    options: BrokerOptions, *, version5: bool, client_id: str, context: Changeable | None = None
+) -> Client | PlainClient:
+    """A paho client with login and TLS set. context: made of the options if None. Raises BrokerError for files that
+    cannot be used."""
     # 3.1.1 takes clean_session here; MQTT 5 says it when connecting.
     client = new(
         client_id, version5=version5, clean=None if version5 else not options.session, transport=options.transport
     )
+    client.sender_property = options.sender_property if version5 else None
     if options.transport == "websockets":
         client.ws_set_options(path=options.path)
     if options.username is not None:
         client.username_pw_set(options.username, options.password)
     if options.tls is not None:
-        client.tls_set_context(_tls_context(options.tls))
-        if options.tls.insecure:
-            client.tls_insecure_set(True)
+        tls: Any = context or Changeable(make_context(options.tls))  # no SSLContext: paho only wraps sockets with it
+        client.tls_set_context(tls)
     client.max_inflight_messages_set(1000)
     client.connect_timeout = WIRED
     client.on_socket_open = _no_delay
@@ -97,34 +99,15 @@ def connect(client: paho.Client, options: BrokerOptions, *, version5: bool) -> N
     client.connect(options.host, options.port, options.keepalive, clean_start=not options.session, properties=asked)
 
 
-def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
-    for key, path in (("ca_file", tls.ca_file), ("cert_file", tls.cert_file), ("key_file", tls.key_file)):
-        if path is not None and not path.is_file():
-            raise BrokerError(f"broker.tls.{key}", f"{path} is no file", "check the path")
-    try:
-        context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.insecure:
-            context.check_hostname = False
-        if tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (ssl.SSLError, OSError) as error:
-        raise BrokerError("broker.tls", f"certificates cannot be used ({error})", "they must be PEM files") from None
-    return context
-
-
 def _no_delay(_client: paho.Client, _data: object, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # 10.7 ms -> 1.1 ms at 100 messages a second
+    with socket.socket(fileno=os.dup(sock.fileno())) as raw:  # what paho has for websockets is no socket
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # 10.7 ms -> 1.1 ms at 100 messages a second
 
 
 def plain_reason(error: BaseException) -> str:
     """What went wrong, for a person who runs a broker."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"the broker's certificate is not accepted ({error.verify_message}); check broker.tls.ca_file and the name"
-        )
     if isinstance(error, ssl.SSLError):
-        return f"TLS fails ({error.reason or error}); is this the TLS port?"
+        return tls_reason(error)
     if isinstance(error, socket.gaierror):
         return f"the name is not known ({error.strerror}); check broker.host and DNS"
     if isinstance(error, ConnectionRefusedError):
@@ -141,7 +124,7 @@ def check_connection(settings: Settings) -> str:
     options = broker_options(settings)
     place = f"{options.host}:{options.port}"
     versions = [True, False] if options.protocol == "auto" else [options.protocol == "5"]
-    refusal = "no answer"
+    refusal, remedy = "no answer", ""
     for version5 in versions:
         client = new_client(replace(options, session=0), version5=version5, client_id=f"{options.client_id}-check")
         answer: list[ReasonCode] = []
@@ -156,9 +139,11 @@ def check_connection(settings: Settings) -> str:
         client.disconnect()
         if answer and not answer[0].is_failure:
             return f"connected to {place} by MQTT {'5' if version5 else '3.1.1'} as {options.client_id}"
-        refusal = (
-            f"the broker refuses the log-in ({str(answer[0]).lower()})" if answer else "the broker does not answer"
-        )
+        if not answer:
+            refusal, remedy = (plain_reason(client.trouble) if client.trouble else "the broker does not answer"), ""
+        else:
+            refusal = f"the broker refuses the log-in ({str(answer[0]).lower()})"
+            remedy = "check broker.username and broker.password_file"
         if answer and str(answer[0]) != "Unsupported protocol version":
             break
-    raise BrokerError(place, refusal, "check broker.username and broker.password_file")
+    raise BrokerError(place, refusal, remedy)

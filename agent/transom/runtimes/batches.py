@@ -5,12 +5,14 @@ A runtime gives one function: a batch in, its outputs by name out. Knows neither
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transom.core.model import PROMISED, Manifest
 from transom.errors import ModelError
+from transom.runtimes.probes import probe_windows
 
 Array = NDArray[np.float32]
 Arrays = dict[str, Array]
@@ -75,11 +77,12 @@ class BatchedModel(ABC):
         self.batch_sizes = (self.batch_sizes[0],) if self.alone else tuple(reversed(kept))
 
     def _warm_steps(self) -> None:
-        """`warm` for `step`, and the state of a series of which nothing is known: that after a window of nothing."""
+        """`warm` for `step`, and the state of a series of which nothing is known: that after a window of nothing, and
+        of a stateful model nothing but zeros."""
         m, largest = self.manifest, self.batch_sizes[-1]
         state = np.zeros((self.batch_sizes[0], m.state), np.float32)
         nothing = np.full((len(state), len(m.channels)), np.nan, np.float32)
-        for _ in range(m.length):
+        for _ in range(0 if m.stateful else m.length):
             _, state = self._run_step(nothing, state)
         self.start = state[0].copy()
         probe = probe_windows(PROBED * largest, PROBED_STEPS + 1, len(m.channels))
@@ -90,11 +93,13 @@ class BatchedModel(ABC):
         whole = self._step_in_batches(values, state, largest)
         moved = self._step_in_batches(np.roll(values, 1, 0), np.roll(state, 1, 0), largest)
         self.step_alone = not _same_step((_rolled(moved[0]), np.roll(moved[1], -1, 0)), whole)
-        kept = [s for s in self.batch_sizes if _same_step(self._step_in_batches(values, state, s), whole)]
+        sizes = between(self.batch_sizes)
+        kept = [s for s in sizes if _same_step(self._step_in_batches(values, state, s), whole)]
         self.step_sizes = (self.batch_sizes[0],) if self.step_alone else tuple(kept)
 
     def step(self, values: Array, state: Array) -> tuple[Arrays, Array]:
-        """values: float32 [B, C], one step, NaN where missing; state: float32 [B, n] -> see IncrementalModel.
+        """values: float32 [B, C], one step, NaN where missing; state: float32 [B, n] -> see IncrementalModel. A model
+        may write into both.
 
         Raises ModelError for another shape, for a model that is not incremental, and as `infer`.
         """
@@ -109,9 +114,10 @@ class BatchedModel(ABC):
         for begin in range(0, max(count, 1), largest):
             some, before = values[begin : begin + largest], state[begin : begin + largest]
             size = next(s for s in self.step_sizes if s >= len(some))
-            filled = np.zeros((size, len(m.channels)), np.float32), np.zeros((size, m.state), np.float32)
-            filled[0][: len(some)], filled[1][: len(some)] = some, before
-            given, after = self._run_step(*filled)
+            if size == len(some):
+                parts.append(self._run_step(np.ascontiguousarray(some), np.ascontiguousarray(before)))
+                continue
+            given, after = self._run_step(_filled(some, size), _filled(before, size))
             parts.append(({key: array[: len(some)] for key, array in given.items()}, after[: len(some)]))
         return parts[0] if len(parts) == 1 else _joined_steps(parts)
 
@@ -195,28 +201,17 @@ def row_shapes(m: Manifest) -> dict[str, tuple[int, ...]]:
     return {key: shapes[key] for key in PROMISED[m.task]} | {"interval": (channels, 2)}
 
 
-def probe_windows(count: int, length: int, channels: int) -> NDArray[np.float32]:
-    """float32 [count, length, channels] of every kind that a model should stand: noise and walks, small and large, a
-    series that has just begun, and in row 0 one of which nothing was heard."""
-    probe = _noise(count * length * channels).reshape(count, length, channels)
-    probe[::2] = probe[::2].cumsum(axis=1)
-    sizes = np.array([0.1, 1, 3, 100])[np.arange(count) * 5 // 3 % 4]
-    windows: Array = (probe * sizes[:, None, None]).astype(np.float32)
-    windows[::7, : length // 2] = np.nan
-    windows[0] = np.nan  # it may give NaN, and must not fail
-    return windows
+def between(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes with twice and three times each that is below the next: steps are many and their states long, so that
+    filling up costs more than one more shape to try."""
+    more = {k * a for a, b in pairwise(sizes) for k in (2, 3) if k * a < b}
+    return tuple(sorted({*sizes, *more}))
 
 
-def _noise(count: int) -> NDArray[np.float64]:
-    """[count] numbers of mean 0 and variance 1, always the same: numpy.random costs 7 MB. Sums of four digits of
-    splitmix64 (Steele, Lea & Flood, Fast Splittable Pseudorandom Number Generators, 2014)."""
-    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    z ^= z >> np.uint64(31)
-    parts = [(z >> np.uint64(16 * i) & np.uint64(0xFFFF)).astype(np.float64) / 65536 - 0.5 for i in range(4)]
-    total: NDArray[np.float64] = (parts[0] + parts[1] + parts[2] + parts[3]) * 3**0.5
-    return total
+def _filled(rows: Array, size: int) -> Array:
+    filled = np.empty((size, rows.shape[1]), np.float32)
+    filled[: len(rows)], filled[len(rows) :] = rows, 0.0
+    return filled
 
 
 def _joined_steps(parts: Sequence[tuple[Arrays, Array]]) -> tuple[Arrays, Array]:

@@ -53,6 +53,8 @@ def problem(manifest: Manifest) -> tuple[str, str] | None:
         return "length", f"{m.length} steps are more than {MAX_LENGTH}"
     if m.state > MAX_STATE:
         return "state", f"{m.state} numbers a series are more than {MAX_STATE}"
+    if m.stateful and not m.state:
+        return "stateful", "a model that carries its state says how many numbers that is"
     if m.min_steps > m.length:
         return "min_steps", f"{m.min_steps} is more than the window's length {m.length}"
     for key, period in (("step", m.step), ("max_gap", m.max_gap)):

@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from transom.errors import SettingsError, TransomError
-from transom.settings import rules
+from transom.settings import rules, secrets
+from transom.settings.http import HttpSettings
 from transom.settings.options import (
     AgentSettings,
     BrokerSettings,
-    HttpSettings,
     ModelsSettings,
     PrivacySettings,
     Settings,
@@ -71,7 +71,7 @@ def read(config: Path | None, overrides: Mapping[str, Any], *, need_streams: boo
     layers, problems = read_layers(config, overrides)
     problems += rules.across(layers, need_streams=need_streams and layers.file_read)
     settings = None
-    raw = rules.with_password(layers.merged)
+    raw = secrets.with_secrets(layers.merged)
     for key in [k for k in raw if k.startswith("_")]:  # pydantic-settings would take these as arguments of its own
         problems.append(TransomError(layers.place((key,)), "unknown key", meant((key,))))
         del raw[key]

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Secret
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from transom.settings import rules
+from transom.settings.http import HttpSettings
 from transom.settings.quantities import Duration, PositiveDuration, Size, Whole, Words
 from transom.settings.streams import Line, Section, StreamSettings
 
@@ -113,6 +114,16 @@ class TlsSettings(Section):
         examples=["/etc/transom/client.key"],
         description="PEM file with the key of that certificate. Default: it stands in cert_file.",
     )
+    key_password_file: Path | None = Field(
+        default=None,
+        examples=["${CREDENTIALS_DIRECTORY}/key-password"],
+        description="File that holds the password of an encrypted key and nothing else.",
+    )
+    alpn: Annotated[Words, AfterValidator(rules.alpn)] = Field(
+        default=(),
+        description='Protocols to offer in the handshake (ALPN), as a broker that shares port 443 wants it: "mqtt", or '
+        '"x-amzn-mqtt-ca" for AWS IoT. []: none.',
+    )
     insecure: bool = Field(
         default=False,
         description="true: the broker's name is not verified, so anyone may pose as the broker. For tests only.",
@@ -120,7 +131,8 @@ class TlsSettings(Section):
 
     @model_validator(mode="after")
     def _on_when_configured(self) -> Self:
-        if "enabled" not in self.model_fields_set and (self.insecure or self.model_fields_set - {"insecure"}):
+        chosen = self.insecure or self.alpn or self.model_fields_set - {"insecure", "alpn"}
+        if "enabled" not in self.model_fields_set and chosen:
             self.__dict__["enabled"] = True  # frozen for everyone else: a default that depends on other keys
         return self
 
@@ -175,6 +187,12 @@ class BrokerSettings(Section):
         description="Duration that the broker keeps messages for the agent while it is away (MQTT 5; with 3.1.1 the "
         "broker decides). 0: nothing is kept, each connection begins anew.",
     )
+    sender_property: Line | None = Field(
+        default=None,
+        examples=["device"],
+        description="Name of the MQTT 5 user property that says who has sent a message, for the streams that ask for "
+        "their sender.",
+    )
     tls: TlsSettings = Field(default_factory=TlsSettings)
 
     @model_validator(mode="after")
@@ -193,19 +211,6 @@ class HomeAssistantSettings(Section):
     )
     prefix: Annotated[str, AfterValidator(rules.plain_topic)] = Field(
         default="homeassistant", description="Discovery prefix, as set in Home Assistant's MQTT integration."
-    )
-
-
-class HttpSettings(Section):
-    """/metrics for Prometheus, /healthz and /readyz. Off unless a port is set. There is no log-in: only this host
-    reaches it, unless `host` says otherwise."""
-
-    port: Whole | None = Field(
-        default=None, ge=1, le=65535, examples=[9099], description="TCP port. Default: none, nothing listens."
-    )
-    host: Annotated[str, AfterValidator(rules.own_address)] = Field(
-        default="127.0.0.1",
-        description='Address of this host to listen at; "0.0.0.0" or "::" for all of its networks.',
     )
 
 

@@ -36,7 +36,7 @@ def explain(error: ErrorDetails, layers: Layers) -> TransomError:
     """A validation error as place, problem and remedy. Values of secrets, and whole tables, are never shown."""
     loc = tuple(str(part) for part in error["loc"])
     place, kind, raw, context = layers.place(loc), error["type"], error["input"], error.get("ctx", {})
-    value = "what it is" if "password" in loc else "a table" if isinstance(raw, Mapping) else shown(raw)
+    value = "what it is" if {"password", "token"} & set(loc) else "a table" if isinstance(raw, Mapping) else shown(raw)
     if kind == "extra_forbidden":
         return TransomError(place, "unknown key", meant(loc))
     if kind == "missing":

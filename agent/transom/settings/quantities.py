@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 
 DURATIONS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 PERIODS = {"hour": 3_600_000, "day": 86_400_000, "week": 604_800_000, "month": 2_592_000_000, "year": 31_536_000_000}
+RATES = {"s": 1, "second": 1, "min": 60, "minute": 60, "hour": 3600}
+MOST_A_SECOND = 1e9
 SIZES = {"B": 1, "kB": 1000, "KiB": 1 << 10, "MB": 1_000_000, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
 LONGEST = 100 * PERIODS["year"]
 WIDEST = 64  # windows that `raise_after` may look back on
@@ -20,6 +22,7 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _DURATION = re.compile(rf"({_NUMBER})\s*(ms|s|m|h|d|w)\s*")
 _BUDGET = re.compile(rf"({_NUMBER})\s*(?:/|per)\s*(hour|day|week|month|year)")
 _SIZE = re.compile(rf"({_NUMBER})\s*([kKMG]i?B|B)?", re.IGNORECASE)
+_RATE = re.compile(rf"({_NUMBER})\s*(?:/|per)\s*(s|min|hour|second|minute)")
 _OF = re.compile(r"(\d+)\s*(?:of|,)\s*(\d+)")
 
 
@@ -76,6 +79,16 @@ def parse_budget(raw: object) -> float:
     if float(found[1]) == 0:
         raise ValueError(f"{shown(raw)}: nobody can promise no false alarm at all", 'write a small number: "1/year"')
     return float(found[1]) / PERIODS[found[2]]
+
+
+def parse_rate(raw: object) -> float | None:
+    """Messages a second from "1000/s" or "10 per minute", None for "off". Raises ValueError(problem, remedy)."""
+    if raw is None or raw == "off":
+        return None
+    found = _RATE.fullmatch(raw.strip()) if isinstance(raw, str) else None
+    if found is None or not 0 < float(found[1]) <= MOST_A_SECOND:
+        raise ValueError(f"{shown(raw)} is not a rate", 'write it like "1000/s", "10/min" or "1/hour", or "off"')
+    return float(found[1]) / RATES[found[2]]
 
 
 def parse_size(raw: object) -> int:
@@ -135,6 +148,17 @@ def format_budget(rate: float) -> str:
     return f"{rate * PERIODS['week']:.3g}/week"
 
 
+def format_rate(rate: float | None) -> str:
+    """Messages a second as the largest whole number a period, "1000/s"; else to three digits an hour; None: "off"."""
+    if rate is None:
+        return "off"
+    for period in ("s", "min", "hour"):
+        n = rate * RATES[period]
+        if n > 0.5 and math.isclose(n, round(n), rel_tol=1e-9):
+            return f"{round(n)}/{period}"
+    return f"{rate * RATES['hour']:.3g}/hour"
+
+
 def format_size(size: int) -> str:
     unit = next(u for u in ("GiB", "MiB", "KiB", "B") if size % SIZES[u] == 0)
     return f"{size // SIZES[unit]}{unit}"
@@ -158,6 +182,7 @@ PositiveDuration = Annotated[int, PlainValidator(parse_positive_duration), _as_d
 DurationOrOff = Annotated[int | None, PlainValidator(parse_duration_or_off), _as_off]
 Step = Annotated[int | Literal["reading"] | None, PlainValidator(parse_step), _as_step]
 Budget = Annotated[float, PlainValidator(parse_budget), PlainSerializer(format_budget, str, when_used="json")]
+Rate = Annotated[float | None, PlainValidator(parse_rate), PlainSerializer(format_rate, str, when_used="json")]
 Size = Annotated[int, PlainValidator(parse_size), PlainSerializer(format_size, str, when_used="json")]
 NofM = Annotated[tuple[int, int], PlainValidator(parse_n_of_m), PlainSerializer(list, list[int], when_used="json")]
 Words = Annotated[tuple[str, ...], BeforeValidator(parse_list)]

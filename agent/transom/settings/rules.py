@@ -1,26 +1,23 @@
 """What a setting may be beyond its type: topics, names, hosts, time zones, files, and keys that exclude each other.
 
-A value or the merged tables in; the value, or a ValueError(problem, remedy), or a list of problems out. Opens only the
-files with secrets and certificates.
+A value or the merged tables in; the value, or a ValueError(problem, remedy), or a list of problems out. Opens no file;
+`secrets` does.
 """
 
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from transom.core.topics import Pattern
 from transom.errors import PatternError, TransomError
 from transom.flags import nearest
+from transom.settings import secrets, senders
 from transom.settings.quantities import parse_list, shown
 
 RESERVED = ("status", "info", "health", "request", "response")  # transom/<id>/<these> are the agent's own topics
 REMOTE = ("ping", "reload", "mute", "acknowledge", "explain", "set-budget")  # unmute is allowed with mute
-LARGEST_PASSWORD = 64 << 10  # MQTT 5.0, section 3.1.3.6: its length has two bytes
-LARGEST_PEM = 16 << 20
-LEAST_KEY = 32  # characters of the secret of pseudonyms
 
 Path_ = tuple[str, ...]
 
@@ -73,6 +70,13 @@ def host(name: str) -> str:
     if re.fullmatch(r"[^:]+:\d+", name):
         raise ValueError(f"{shown(name)} has a port in it", "write the port as broker.port")
     return name
+
+
+def alpn(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not 1 <= len(name) <= 255 or not name.isascii() or not name.isprintable():  # RFC 7301, section 3.1
+            raise ValueError(f"{shown(name)} is no protocol's name", 'write 1 to 255 characters of ASCII, as in "mqtt"')
+    return names
 
 
 def own_address(name: str) -> str:
@@ -158,7 +162,9 @@ def channels(raw: object) -> object:
 def across(layers: Origins, *, need_streams: bool) -> list[TransomError]:
     """Problems between keys and with the files they name. Works on the raw tables, so that a wrong type hides none."""
     raw = layers.merged
-    found = [*_broker(_table(raw, "broker")), *_privacy(_table(raw, "privacy"))]
+    found = [
+        *_broker(_table(raw, "broker")), *secrets.http(_table(raw, "http")), *secrets.privacy(_table(raw, "privacy"))
+    ]  # fmt: skip
     streams = raw.get("streams", {})
     if need_streams and streams in ({}, None):
         found.append(
@@ -166,7 +172,8 @@ def across(layers: Origins, *, need_streams: bool) -> list[TransomError]:
         )
     for name, table in streams.items() if isinstance(streams, Mapping) else ():
         if isinstance(table, Mapping):
-            found += [(("streams", name, *loc), problem, remedy) for loc, problem, remedy in _stream(name, table)]
+            rules = [*_stream(name, table), *senders.rules(table, _table(raw, "broker"))]
+            found += [(("streams", name, *loc), problem, remedy) for loc, problem, remedy in rules]
     return [TransomError(layers.place(loc), problem, remedy) for loc, problem, remedy in found]
 
 
@@ -184,57 +191,9 @@ def _broker(broker: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:
     tls = _table(broker, "tls")
     if "key_file" in tls and "cert_file" not in tls:
         yield ("broker", "tls", "key_file"), "there is no certificate to go with it", "set broker.tls.cert_file"
-    files = [(("broker", "tls", key), tls.get(key), LARGEST_PEM) for key in ("ca_file", "cert_file", "key_file")]
-    for loc, name, limit in [(("broker", "password_file"), broker.get("password_file"), LARGEST_PASSWORD), *files]:
-        if isinstance(name, str):
-            yield from _file(loc, name, limit)
-
-
-def _file(loc: Path_, name: str, limit: int, least: int = 1) -> Iterator[tuple[Path_, str, str]]:
-    """What is wrong with a file of `least` characters to `limit` bytes."""
-    try:
-        found = len(read_text(Path(name), limit))
-    except OSError as error:
-        yield loc, f"{shown(name)} cannot be read: {error.strerror}", "check the path and its permissions"
-    except ValueError as error:
-        yield loc, f"{shown(name)} {error}", "check that it is the right file"
-    else:
-        if not found:
-            yield loc, f"{shown(name)} is empty", "write the file's content or remove the key"
-        elif found < least:
-            yield loc, f"{shown(name)} has {found} characters, too few", f"write {least} or more: openssl rand -hex 32"
-
-
-def _privacy(privacy: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:
-    name = privacy.get("series_key_file")
-    if isinstance(name, str):
-        yield from _file(("privacy", "series_key_file"), name, LARGEST_PASSWORD, LEAST_KEY)
-
-
-def read_text(file: Path, limit: int) -> str:
-    """The file's text without the line's end. Raises OSError, and ValueError for what is no such text."""
-    if file.exists() and not file.is_file():
-        raise ValueError("is not a regular file")  # a pipe could block for ever, and can be read only once
-    with file.open("rb") as stream:
-        content = stream.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"is larger than {limit >> 10:,} KiB")
-    try:
-        return content.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-
-
-def with_password(raw: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the tables with the password that stands in broker.password_file; `across` says if it is bad."""
-    broker = _table(raw, "broker")
-    file = broker.get("password_file")
-    if not isinstance(file, str) or "password" in broker:
-        return dict(raw)
-    try:
-        return raw | {"broker": {**broker, "password": read_text(Path(file), LARGEST_PASSWORD)}}
-    except (OSError, ValueError):
-        return dict(raw)
+    yield from secrets.file(("broker", "password_file"), broker.get("password_file"), secrets.LARGEST_PASSWORD)
+    for key in ("ca_file", "cert_file", "key_file", "key_password_file"):
+        yield from secrets.file(("broker", "tls", key), tls.get(key), secrets.LARGEST_PEM)
 
 
 def _stream(name: str, stream: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:

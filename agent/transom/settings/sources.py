@@ -25,6 +25,8 @@ _FILES = (
     ("broker", "tls", "ca_file"),
     ("broker", "tls", "cert_file"),
     ("broker", "tls", "key_file"),
+    ("http", "token_file"),
+    ("broker", "tls", "key_password_file"),
     ("privacy", "series_key_file"),
 )
 
@@ -136,9 +138,11 @@ def _rooted(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     result = merged({}, tables)
     streams = tables.get("streams")
-    for loc in [*_FILES, *(("streams", name, "model") for name in (streams if isinstance(streams, Mapping) else ()))]:
+    names = list(streams) if isinstance(streams, Mapping) else []
+    own = [("streams", name, key) for name in names for key in ("model", "keys_file")]
+    for loc in [*_FILES, *own]:
         raw = _at(tables, loc)
-        if isinstance(raw, str) and raw and (loc[0] != "streams" or "/" in raw or raw.endswith((".pt", ".onnx"))):
+        if isinstance(raw, str) and raw and (loc[-1] != "model" or "/" in raw or raw.endswith((".pt", ".onnx"))):
             value: Any = str(folder / os.path.expanduser(os.path.expandvars(raw)))  # noqa: PTH111 pathlib's can fail
             for part in reversed(loc):
                 value = {part: value}

@@ -4,6 +4,7 @@ Nested tables in, frozen and checked settings out. What each option does is told
 """
 
 from datetime import tzinfo
+from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -19,6 +20,7 @@ from transom.settings.quantities import (
     DurationOrOff,
     NofM,
     PositiveDuration,
+    Rate,
     Size,
     Step,
     Whole,
@@ -173,6 +175,27 @@ class StreamSettings(Section):
     max_payload: Size = Field(
         default=1 << 20,
         description="Size of the largest payload that is read, as in 64KiB or 1MiB.",
+    )
+    sender: Line | None = Field(
+        default=None,
+        examples=["{device}"],
+        description="What broker.sender_property must say of each message, with the topic's named levels in braces; "
+        "others are refused. Proof only where the broker sets the property (docs/senders.md).",
+    )
+    keys_file: Path | None = Field(
+        default=None,
+        examples=["device-keys.toml"],
+        description="TOML file with the key of each device (the series without its channel): each payload must then "
+        "end in its signature (docs/senders.md). Read again at each reload; only its owner may read it.",
+    )
+    replay_window: DurationOrOff = Field(
+        default=86_400_000,
+        description='Duration that a signed message may be on its way. "off": its number is no time and counts up.',
+    )
+    max_rate: Rate = Field(
+        default=1000.0,
+        description='Messages that one topic may bring while others have to wait: N/s, N/min, N/hour, or "off". More '
+        "of a topic that holds more than its share are shed and counted, at QoS 1 too (docs/security.md).",
     )
 
     @property

@@ -7,6 +7,7 @@ import sys
 from rich.console import Console
 from rich.json import JSON
 
+from transom.core.printable import printable
 from transom.edge import asking
 from transom.edge.requests import NAMES, TYPES, unknown
 from transom.errors import TransomError
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < args.timeout <= 600:
         raise TransomError("--timeout", f"{args.timeout:g} seconds", "choose more than 0 and at most 600")
     settings = load_settings(args.config, args.overrides, need_streams=False)
-    answer = json.dumps(asking.ask(settings, args.verb, fields, args.timeout), ensure_ascii=False)
+    answer = printable(json.dumps(asking.ask(settings, args.verb, fields, args.timeout), ensure_ascii=False))
     if sys.stdout.isatty():
         Console(file=sys.stdout).print(JSON(answer, ensure_ascii=False))
     else:

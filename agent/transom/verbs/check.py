@@ -141,7 +141,8 @@ def summary(
         )
         yield f"               windows of {manifest.length} steps, step {length}, {alarm} a series"
     if settings.http.port is not None:
-        yield f"http           {settings.http.host}:{settings.http.port}: /metrics, /healthz, /readyz"
+        page = ", /live/" if settings.http.page else ""
+        yield f"http           {settings.http.host}:{settings.http.port}: /metrics, /healthz, /readyz{page}"
     trust = trust_notes(allow_unsigned=settings.models.allow_unsigned, vouchers=vouchers)
     of_settings = (*remote_notes(settings), *http_notes(settings.http), *privacy_notes(settings))
     notes = (*trust, *broker_notes(broker), *of_settings)
@@ -179,6 +180,10 @@ def privacy_notes(settings: Settings) -> Iterator[str]:
 def http_notes(http: HttpSettings) -> Iterator[str]:
     if http.port is not None and not _here(http.host):
         yield f"http.host: whoever reaches {http.host}:{http.port} can read the metrics; there is no log-in"
+        if http.page:
+            yield "http.page: the token and all that the page shows travel readable; put a VPN or a TLS proxy before it"
+    if http.token_file and http.token_file.stat().st_mode & 0o077:
+        yield f"http.token_file: other users may read it; chmod 600 {http.token_file}"
 
 
 def stream_notes(settings: Settings, bundles: dict[str, choice.Opened]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transom.core.events import Events, lasted
+from transom.core.printable import printable
 from transom.dialects.plain import rfc3339
 
 DAY = 86_400_000_000  # µs
@@ -144,7 +145,7 @@ def _add(table: Table, name: str, outcomes: Sequence[Outcome], counts: Sequence[
     for i, (outcome, c) in enumerate(zip(outcomes, counts, strict=True)):
         days = c.time / DAY
         table.add_row(
-            Text(name if i == 0 else ""), Text(outcome.label), f"{c.alerts:,}",
+            Text(printable(name) if i == 0 else ""), Text(outcome.label), f"{c.alerts:,}",
             "" if c.allowed is None else f"{c.allowed:.3g}", f"{c.alerts / days:.3g}" if days >= 1 else "",
             lasted(c.held) if c.alerts else "",
             rfc3339(c.first)[:19] + "Z" if c.first is not None else "", lasted(c.longest) if c.alerts else "",

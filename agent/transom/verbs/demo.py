@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.util
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 
 from transom.core.events import Alert, Events
+from transom.core.printable import printable
 from transom.edge.assembly import build_pipeline
 from transom.edge.broker import EmbeddedBroker
 from transom.edge.service import Agent
@@ -44,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=0, help="of the broker inside, on 127.0.0.1 (default: any that is free)"
     )
+    parser.add_argument(
+        "--page", type=int, metavar="PORT", default=0, help="of the live page, on 127.0.0.1 (default: any that is free)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
 
 
@@ -62,10 +67,11 @@ def run(args: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: stop.set())
     place = scene(args.scenario)
     with EmbeddedBroker(args.port) as broker, tempfile.TemporaryDirectory() as state:
-        settings = scene_settings(place, broker.port, state)
+        settings = scene_settings(place, broker.port, state, args.page or _free_port())
         console.print(
             f"listen in: mosquitto_sub -h 127.0.0.1 -p {broker.port} -t 'transom/#' -v", highlight=False, soft_wrap=True
         )
+        console.print(f"look: http://127.0.0.1:{settings.http.port}/live/", highlight=False, soft_wrap=True)
         demo = Demo(place, settings, args.seconds, args.seed, stop)
         with _screen(console, demo):
             demo.run()
@@ -78,14 +84,21 @@ def _list(console: Console) -> int:
     return 0
 
 
-def scene_settings(place: Scene, port: int, state: str) -> Settings:
-    """The settings of an agent that watches the scene through a broker on this port of 127.0.0.1."""
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def scene_settings(place: Scene, port: int, state: str, page: int | None = None) -> Settings:
+    """The settings of an agent that watches the scene through a broker on this port of 127.0.0.1. page: the port of
+    its live page, None for none."""
     streams: dict[str, dict[str, Any]] = {name: dict(stream) for name, stream in place.streams.items()}
     if place.pace is not None:  # the sensors' time runs ahead of ours
         streams = {name: {"max_ahead": "off", **stream} for name, stream in streams.items()}
     return load_settings(None, {
         "agent": {"id": "demo", "state": state},
         "broker": {"host": "127.0.0.1", "port": port, "protocol": "3.1.1", "session": 0},
+        "http": {} if page is None else {"port": page, "page": True},
         "streams": streams,
     })  # fmt: skip
 
@@ -181,11 +194,15 @@ class Demo:
             console.print(f"{name:20}{value}", highlight=False)
         for outcome in verdict.outcomes:
             told = outcome.caught
-            what = f"after {told.seconds - outcome.fault.begin:.1f} s: {told.alert.summary}" if told else "NOT CAUGHT"
+            what = (
+                f"after {told.seconds - outcome.fault.begin:.1f} s: {printable(told.alert.summary)}"
+                if told
+                else "NOT CAUGHT"
+            )
             console.print(f"  {outcome.fault.kind.name}: {what}", highlight=False, markup=False, soft_wrap=True)
         for told in verdict.false:
             console.print(
-                f"  false alarm at {told.seconds:.0f} s: {told.alert.series}: {told.alert.summary}",
+                printable(f"  false alarm at {told.seconds:.0f} s: {told.alert.series}: {told.alert.summary}"),
                 markup=False,
                 soft_wrap=True,
             )

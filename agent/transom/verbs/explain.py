@@ -22,6 +22,7 @@ from transom.core.events import Events
 from transom.core.model import Outputs, Windows
 from transom.core.ordinary import Ordinary
 from transom.core.pipeline import Pipeline, Turn
+from transom.core.printable import printable
 from transom.core.stream import Stream
 from transom.dialects import explanations
 from transom.edge import asking, recordings
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         raise TransomError("--steps", f"{args.steps} pieces", f"choose {explaining.FEWEST} to {explaining.MOST}")
     found = _live(args) if args.live else _recorded(args)
     if args.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(printable(json.dumps(found, ensure_ascii=False)))
         return 0
     console = Console(file=sys.stdout)
     console.print(heat.sheet(found, console.width), soft_wrap=False)

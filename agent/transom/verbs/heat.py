@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transom.core.events import shown
+from transom.core.printable import printable
 from transom.verbs.view import BLOCKS, sparkline
 
 NARROWEST = 16  # columns of the picture
@@ -23,15 +24,15 @@ SHOWN = 16  # channels, those with the largest shares
 def sheet(found: Mapping[str, Any], width: int) -> RenderableType:
     """found: as `explanations.body` makes it; width: columns of the terminal."""
     head = Text.assemble(
-        (_printable(f"{found['stream']}/{found['series']}"), "bold"), f"  {found['time'] or 'the last window'}  ",
-        (_printable(found["model"]), "dim"),
+        (printable(f"{found['stream']}/{found['series']}"), "bold"), f"  {found['time'] or 'the last window'}  ",
+        (printable(found["model"]), "dim"),
     )  # fmt: skip
-    parts: list[RenderableType] = [head, Text(_printable(found["summary"])), Text(), _channels(found), Text()]
+    parts: list[RenderableType] = [head, Text(printable(found["summary"])), Text(), _channels(found), Text()]
     parts += [*_picture(found, width), Text(), Text(_check(found), "dim")]
     if len(found["channels"]) > SHOWN:
         parts.append(Text(f"shown are {SHOWN} of {len(found['channels'])} channels; --json has all", "dim"))
     if found.get("note"):
-        parts.append(Text(_printable(found["note"]), "dim"))
+        parts.append(Text(printable(found["note"]), "dim"))
     return Group(*parts)
 
 
@@ -48,7 +49,7 @@ def _channels(found: Mapping[str, Any]) -> Table:
         cells = [_value(c["value"]) + unit, _value(c["mean"]), _value(c["reference_mean"])]
         cells += [f"{c['share'] or 0:+.4g}", f"{c['percent']:+.1f}"]
         cells += [_value(c.get("contribution"))] if own else []
-        table.add_row(*(_printable(cell) for cell in (c["channel"], *cells)))
+        table.add_row(*(Text(printable(cell)) for cell in (c["channel"], *cells)))
     return table
 
 
@@ -65,7 +66,7 @@ def _picture(found: Mapping[str, Any], width: int) -> list[Text]:
     lines: list[Text] = []
     for name, row in zip(names, heat, strict=True):
         values = [_middle(found["window"][name][a:b]) for a, b in itertools.pairwise(edges)]
-        lines.append(Text(f"{_printable(name)[: pad - 1]:{pad}}{_line(values)}"))
+        lines.append(Text(f"{printable(name)[: pad - 1]:{pad}}{_line(values)}"))
         bar = Text(" " * pad)
         for v in row.tolist():
             level = round(8 * abs(v) / most) if most else 0
@@ -106,8 +107,3 @@ def _middle(values: Sequence[float | None]) -> float | None:
 
 def _value(value: float | None) -> str:
     return "" if value is None else shown(value)
-
-
-def _printable(text: str) -> str:
-    """A name from a topic or a file cannot move the cursor or colour the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -97,7 +97,9 @@ def rows(model: choice.Loaded, latency: dict[int, float]) -> Iterator[tuple[str,
     if m.targets:
         yield "targets", named(m.targets)
     yield from _windows(m)
-    if m.state:
+    if m.stateful:
+        yield "stateful", f"{m.state:,} numbers a series are carried from step to step, for ever"
+    elif m.state:
         yield "incremental", f"{m.state:,} numbers a series are carried from step to step"
     if m.classes:
         yield "classes", ", ".join(m.classes)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transom.dialects.privacy import pseudonym
 from transom.errors import TransomError
-from transom.settings.rules import LARGEST_PASSWORD, LEAST_KEY, read_text
+from transom.settings.secrets import LARGEST_PASSWORD, LEAST_KEY, read_text
 
 EXAMPLES = """\
 transom pseudonym --key-file series.key hall/pump-1/vibration

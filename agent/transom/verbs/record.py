@@ -32,6 +32,7 @@ transom record --broker.host 192.0.2.7 --topic 'plant/{site}/{device}/{channel}'
 transom record -c plant.toml --output ring.jsonl.gz --max-size 50MB --keep 20"""
 
 _LOCAL = {"model", "model_sha256"}  # a file of this machine is none of another's
+_GUARDS = {"sender", "keys_file", "replay_window"}  # they are for messages of a broker, and name a file too
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +107,7 @@ def told_streams(settings: Settings, topics: list[str]) -> dict[str, dict[str, A
     told = {}
     for name, stream in settings.streams.items():
         local = _LOCAL if "/" in stream.model or stream.model.endswith(".pt") else {"model_sha256"}
-        told[name] = stream.model_dump(mode="json", exclude=local, exclude_defaults=True)
+        told[name] = stream.model_dump(mode="json", exclude=local | _GUARDS, exclude_defaults=True)
     if told:
         return told
     named = [text for text in topics if Pattern.parse(text).names]

@@ -140,7 +140,8 @@ def streams_for(kind: str, settings: Settings, args: argparse.Namespace, paths: 
         )
     streams = {}
     for name, table in known.streams.items():  # a file from elsewhere must not say which files of ours are opened
-        foreign = {"model_sha256"} if str(table.get("model")) in files.shipped_models() else {"model", "model_sha256"}
+        foreign = {"model_sha256", "keys_file", "sender"}
+        foreign |= set() if str(table.get("model")) in files.shipped_models() else {"model"}
         streams[name] = {key: value for key, value in table.items() if key not in foreign}
     return load_settings(args.config, merged({"streams": streams}, nested(args.overrides)))
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from transom.core.events import DriftReport, Events
 from transom.core.pipeline import Pipeline
+from transom.core.printable import printable
 from transom.dialects import plain
 from transom.edge.variants import Variant
 from transom.plots.panel import About
@@ -87,9 +88,9 @@ class Sink:
         for alert in events.alerts:
             tally.raised += alert.event == "raise"
             if alert.event == "raise" and len(tally.alerts) < 10:
-                tally.alerts.append(f"{plain.rfc3339(alert.time)} {alert.series}: {alert.summary}")
+                tally.alerts.append(printable(f"{plain.rfc3339(alert.time)} {alert.series}: {alert.summary}"))
         tally.letters += [
-            f"{letter.topic}: {letter.reason}" for letter in events.dead_letters[: 5 - len(tally.letters)]
+            printable(f"{letter.topic}: {letter.reason}") for letter in events.dead_letters[: 5 - len(tally.letters)]
         ]
 
     def finish(self, first: Variant, feed: Tables | Logs) -> None:
@@ -147,8 +148,8 @@ def summary(console: Console, tally: Tally, seconds: float) -> None:
     if tally.drifting:
         console.print(f"drift: {tally.drifting:,} at the end of the recording, the largest first", highlight=False)
     for drift in tally.drifts:
-        console.print(f"  {drift.series}: {drift.summary}", markup=False, highlight=False)
+        console.print(f"  {printable(drift.series)}: {printable(drift.summary)}", markup=False, highlight=False)
     for text, count in tally.bad.items():
         console.print(f"{count:,} {text}", markup=False)
     for line in tally.letters:
-        console.print(f"refused: {line}", markup=False)
+        console.print(f"refused: {line}", markup=False, highlight=False)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from transom.core.alerts import State
 from transom.core.events import Alert, Events, Predictions, lasted, shown
+from transom.core.printable import printable
 from transom.dialects.plain import rfc3339
 from transom.scenes.scene import METRES
 
@@ -119,10 +120,10 @@ class View:
                 middle, low, high = map(shown, row.expected)
                 band = f"{middle} ({low} to {high})" if wide else f"{low} to {high}"
                 band = f"in {row.ahead} {band}" if row.ahead else band
-            cells = [row.series, sparkline(list(row.values), spark), value, band]
+            cells = [printable(row.series), sparkline(list(row.values), spark), value, band]
             if wide:
                 cells = [row.stream, *cells, f"{row.score:.2f}"]
-            table.add_row(*cells, Text(row.state, style=STYLES[row.state]))
+            table.add_row(*map(Text, cells), Text(row.state, style=STYLES[row.state]))
         return table
 
 
@@ -154,6 +155,6 @@ def alert_line(alert: Alert, width: int) -> Text:
     style = "green" if alert.event == "clear" else "bold red" if alert.severity == "critical" else "yellow"
     words = f" {alert.event:6} {alert.severity:8} " if width >= 110 else " "  # the mark says it as well
     text = Text(f"{rfc3339(alert.time)[11:19]} {MARKS[alert.event]}{words}", style=style, no_wrap=True)
-    text.append(f"{alert.series}: {alert.summary}", style="default")
+    text.append(printable(f"{alert.series}: {alert.summary}"), style="default")
     text.truncate(width, overflow="ellipsis")
     return text

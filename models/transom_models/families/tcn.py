@@ -21,16 +21,15 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [B, D, T]
         return x + torch.relu(self.conv(self.pad(x)))  # [B, D, T]
 
-    def step(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """x: [B, D]; past: [B, 2 dilation D], oldest first -> the output [B, D], and the past with x.
+    def step(self, x: Tensor, past: Tensor) -> Tensor:
+        """x: [B, D]; past: [B, 2 dilation D], the steps before it, oldest first -> the output [B, D].
 
         As a matrix and not a convolution: that of a single step gives a row other bits at another place of the batch.
         """
-        seen = torch.cat([past, x], 1)
         half = self.hidden * self.past // 2
-        taps = torch.cat([seen[:, : self.hidden], seen[:, half : half + self.hidden], x], 1)
+        taps = torch.cat([past[:, : self.hidden], past[:, half : half + self.hidden], x], 1)
         weight = self.conv.weight.transpose(1, 2).flatten(1)  # [D, 3 D]
-        return x + torch.relu(torch.nn.functional.linear(taps, weight, self.conv.bias)), seen[:, self.hidden :]
+        return x + torch.relu(torch.nn.functional.linear(taps, weight, self.conv.bias))
 
 
 class Tcn(nn.Module):
@@ -51,8 +50,9 @@ class Tcn(nn.Module):
         kept: list[Tensor] = []
         begin = 0
         for layer in self.layers:
-            size = self.hidden * layer.past
-            y, after = layer.step(y, state[:, begin : begin + size])
-            kept.append(after)
-            begin += size
+            past = state[:, begin : begin + self.hidden * layer.past]
+            kept.append(past[:, self.hidden :])
+            kept.append(y)
+            y = layer.step(y, past)
+            begin += self.hidden * layer.past
         return y, torch.cat(kept, 1)

@@ -57,8 +57,11 @@ class Forecaster(nn.Module):
 
     def loss(self, window: Tensor, target: Tensor) -> Tensor:
         """target: [B, H, C_targets] raw, NaN where missing. Squares for the middle, quantile loss around it."""
+        return self.missed(self.scaled(window), target)
+
+    def missed(self, q: Tensor, target: Tensor) -> Tensor:
+        """The loss of q, as `scaled` gives it."""
         y, known = self.target(target)
-        q = self.scaled(window)
         point = q[..., MIDDLE]
         squares = (((point - y) * known) ** 2).sum() / known.sum().clamp(min=1.0)
         around = q - (point - point.detach()).unsqueeze(-1)  # the spread may not pull the middle
@@ -66,14 +69,15 @@ class Forecaster(nn.Module):
 
     def fit_spread(self, windows: NDArray[np.float32], targets: NDArray[np.float32], batch: int = 256) -> None:
         """windows: [N, T, C], targets: [N, H, C_targets], not trained on: sets how far each quantile is stretched."""
-        parts = []
-        for i in range(0, len(windows), batch):
-            q = self.scaled(torch.from_numpy(windows[i : i + batch]))
-            y, known = self.target(torch.from_numpy(targets[i : i + batch]))
-            away = (q - q[..., MIDDLE : MIDDLE + 1]).abs().clamp(min=1e-6)
-            ratio = (y - q[..., MIDDLE]).unsqueeze(-1) / away
-            parts.append(torch.where(known.unsqueeze(-1) > 0, ratio, torch.nan).numpy())
-        stretch = spread_of(np.concatenate(parts))
+        q = [self.scaled(torch.from_numpy(windows[i : i + batch])) for i in range(0, len(windows), batch)]
+        self.fit_stretch(torch.cat(q), torch.from_numpy(targets))
+
+    def fit_stretch(self, q: Tensor, targets: Tensor) -> None:
+        """`fit_spread` for q, as `scaled` gives it."""
+        y, known = self.target(targets)
+        away = (q - q[..., MIDDLE : MIDDLE + 1]).abs().clamp(min=1e-6)
+        ratio = (y - q[..., MIDDLE]).unsqueeze(-1) / away
+        stretch = spread_of(torch.where(known.unsqueeze(-1) > 0, ratio, torch.nan).numpy())
         self.stretch = torch.from_numpy(np.abs(stretch))
 
 
