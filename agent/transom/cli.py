@@ -45,7 +45,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pseudonym": ("transom.verbs.pseudonym", "what an agent with a key calls a series outside (docs/privacy.md)"),
     "bench": (
         "transom.verbs.bench",
-        "readings a second, latency, memory and start on this machine, with a plain script beside",
+        "readings a second, latency, memory and start here, with a plain script beside",
     ),
 }
 
