@@ -44,7 +44,7 @@ MEASURE = [
 ]
 
 
-@pytest.mark.parametrize("script", [*MEASURE, "picture", "torture", *EVALUATE])
+@pytest.mark.parametrize("script", [*MEASURE, "fuzz", "picture", "torture", *EVALUATE])
 def test_a_script_tells_its_options(script: str, tmp_path: Path) -> None:
     assert "--help" in run(tmp_path, script, "--help")
 

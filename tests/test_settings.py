@@ -284,7 +284,7 @@ def test_a_bad_stream_setting_is_refused_with_key_value_and_remedy(toml, line, k
         ("[broker.tls]\nca_file = 'gone.pem'", "broker.tls.ca_file", ["cannot be read"]),
         ("[broker]\nclient_id = \"a\\nb\"", "broker.client_id", ["'a\\nb' is not one line"]),
         ("[broker.tls]\ncert_file = '/dev/zero'", "broker.tls.cert_file", ["is not a regular file"]),
-        ("_env_file = 'x'\n", "_env_file", ["unknown key", "known: agent, broker, homeassistant, http, models, streams"]),
+        ("_env_file = 'x'\n", "_env_file", ["unknown key", "known: agent, broker, homeassistant, http, models, privacy, streams"]),
         ("[broker.tls]\nca_fiel = 'x'", "broker.tls.ca_fiel", ["did you mean broker.tls.ca_file?"]),
         ("[agent]\nid = 'a/b'", "agent.id", ["'a/b' is not one topic level"]),
         ("[agent]\nid = \"a\\nb\"", "agent.id", ["'a\\nb' is not one topic level"]),

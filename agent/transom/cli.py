@@ -42,9 +42,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "keygen": ("transom.verbs.keygen", "make the pair of keys with which models are signed"),
     "sign": ("transom.verbs.sign", "sign a model file, so that agents that trust the key run it"),
     "verify": ("transom.verbs.verify", "whether an agent would run a model file, and who signed it"),
+    "pseudonym": ("transom.verbs.pseudonym", "what an agent with a key calls a series outside (docs/privacy.md)"),
     "bench": (
         "transom.verbs.bench",
-        "readings a second, latency, memory and start on this machine, with a plain script beside",
+        "readings a second, latency, memory and start here, with a plain script beside",
     ),
 }
 

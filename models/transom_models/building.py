@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from transom.core.model import Privacy
 from transom.errors import ModelError
-from transom_models import data, periods
+from transom_models import budget, data, periods, private
 from transom_models.families.tcn import REACH
 from transom_models.tasks import (
     Classifier,
@@ -95,6 +96,19 @@ def scaling(windows: NDArray[np.generic]) -> tuple[torch.Tensor, torch.Tensor]:
         scale > 1e-6 * mean.abs() + 1e-12, scale, 1e-2 * mean.abs() + 1e-6
     )  # a channel that never moved
     return mean, scale
+
+
+def privately(module: nn.Module, found: data.Dataset, args: argparse.Namespace, seed: int) -> tuple[Trained, Privacy]:
+    """As `learn`, with differential privacy. Raises ModelError for what takes more from the data than gradients."""
+    if not isinstance(module, Forecaster | ResidualDetector | ReconstructionDetector):
+        raise ModelError(
+            "--private", f"{type(module).__name__} is fitted to its data in more ways than by gradients",
+            "--task forecast --family lstm, or --method residual or reconstruction",
+        )  # fmt: skip
+    horizon = found.train[1].shape[1] + found.lead - 1 if isinstance(module, Forecaster) else 0
+    plan = Plan(epochs=args.epochs, seed=seed, rate=getattr(module, "rate", RATE))
+    reach = found.train[0].shape[1] + horizon
+    return private.learn(module, found.train, found.validation, plan, budget.of(args), reach, args.seed)
 
 
 def learn(module: nn.Module, found: data.Dataset, epochs: int, seed: int) -> Trained:

@@ -40,7 +40,7 @@ def train(module: nn.Module, part: Sequence[Stretch], validation: Sequence[Stret
     held = lanes(validation, plan.batch, warm)
     begun = time.monotonic()
     with progress_bar() as progress:
-        task = progress.add_task("training", total=plan.epochs, loss=float("nan"))
+        task = progress.add_task("training", total=plan.epochs, unit="epochs", loss=float("nan"))
         for epoch in range(1, plan.epochs + 1):  # noqa: B007  # told at the end
             steps = 0
             while steps < STEPS:

@@ -11,9 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from transom.core.model import Manifest
+from transom.core.model import Manifest, Privacy
 from transom.errors import ModelError
 from transom.runtimes import choice
+from transom_models import budget
 
 EXAMPLES = """\
 transom train --data normal.csv --task anomaly --family lstm --output pump.pt
@@ -24,6 +25,7 @@ transom train --data week.jsonl.gz --task anomaly --family lstm --output pump.pt
 transom train --data appliances.ts.gz --task classify --family rocket --hidden 2400 --output appliance.pt
 transom train --data normal.csv --family gru --stateful --output pump.pt
 transom train --data autumn.csv --from pump.pt --output pump.pt
+transom train --data shifts.csv --task anomaly --method residual --private --epsilon 3 --output pump.pt
 transom train --recipe universal --output universal.pt
 transom train --recipe home-appliance --data recordings/ --output appliance.pt"""
 
@@ -106,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--onnx", action=argparse.BooleanOptionalAction, default=True,
         help="also write the model's twin for ONNX Runtime beside it, MODEL.onnx (default: yes)",
     )  # fmt: skip
+    budget.add_arguments(parser)
     parser.add_argument("--name", help="the model's name (default: the output file's)")
 
 
@@ -136,6 +139,7 @@ def _check(args: argparse.Namespace) -> None:
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ModelError("--output", f"the folder {str(folder)!r} cannot be written to", "choose another")
+    budget.check(args)
     if args.recipe is not None:
         return  # making.py looks at it
     if not args.data:
@@ -148,6 +152,7 @@ def _check(args: argparse.Namespace) -> None:
         ("period", 1),
         ("min_steps", 1),
         ("step", 0.001),
+        ("block", 1),
     ):
         if (given := getattr(args, name)) is not None and given < least:
             raise ModelError(f"--{name.replace('_', '-')}", f"{given} is too small", f"at least {least}")
@@ -165,6 +170,10 @@ def _report(console: Console, manifest: Manifest, path: Path, seconds: float) ->
     if manifest.stateful:
         table.add_row("stateful", f"{manifest.state} numbers a series are carried for ever")
     table.add_row("window", f"{manifest.length} steps of {step}, {len(manifest.channels)} channels")
+    if isinstance(manifest.privacy, Privacy):
+        p = manifest.privacy
+        table.add_row("privacy", f"epsilon {p.epsilon:.3g} at delta {p.delta:g} for a {p.unit}, noise {p.noise:.3g}")
+        table.add_row("", budget.UNPROTECTED)
     for name, value in manifest.metrics.items():
         table.add_row(name, f"{value:.4g}")
     table.add_row("next", f"transom sign {path}: agents run what is signed by a key they trust (docs/security.md)")

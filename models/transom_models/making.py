@@ -6,13 +6,14 @@ Arguments of `transom train` in, the manifest of the written file out. Needs tor
 import argparse
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
-from transom.core.model import Manifest
+from transom.core.model import Manifest, Privacy
 from transom.errors import ModelError
 from transom_models import data, describing, evaluation, export, material, prescription, recipe, stateful, warm
-from transom_models.building import build, by_level, learn
+from transom_models.building import build, by_level, learn, privately
 from transom_models.families import FAMILIES
 from transom_models.families.tcn import REACH
 from transom_models.tasks import (
@@ -68,7 +69,11 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         untrained = validation_loss(module, found.validation)
     if start is not None:
         warm.go_on(module, start)
-    trained = learn(module, found, args.epochs, seed)
+    kept: Privacy | msgspec.UnsetType = msgspec.UNSET
+    if args.private:
+        trained, kept = privately(module, found, args, seed)
+    else:
+        trained = learn(module, found, args.epochs, seed)
     if isinstance(module, LevelDetector):
         if not trained.loss < PAYS * untrained:  # less than that is chance in a short recording
             module.silence()
@@ -104,6 +109,7 @@ def make(args: argparse.Namespace) -> tuple[Manifest, float]:
         metrics = evaluation.classify(export.outputs(module, normal)["probability"], truth)
     values = [part[0][:, -1] for part in (found.train, found.validation, found.calibration)]
     manifest = describing.manifest(args, prescribed, start, found, length, values, table, metrics, state)
+    manifest = msgspec.structs.replace(manifest, privacy=kept)
     manifest = export.export(module, manifest, args.output, normal[:256], args.onnx)
     return manifest, trained.seconds
 

@@ -60,7 +60,7 @@ def train(
     best, best_loss, since, epoch = copy.deepcopy(module.state_dict()), float("inf"), 0, 0
     begun = time.monotonic()
     with progress_bar() as progress:
-        task = progress.add_task("training", total=plan.epochs, loss=float("nan"))
+        task = progress.add_task("training", total=plan.epochs, unit="epochs", loss=float("nan"))
         for epoch in range(1, plan.epochs + 1):  # noqa: B007  # told at the end
             for rows in torch.randperm(len(windows), generator=shuffle).split(plan.batch):
                 batch = windows[rows]
@@ -99,11 +99,12 @@ def validation_loss(module: nn.Module, part: Part, batch: int = 512) -> float:
 
 
 def progress_bar() -> Progress:
+    """A progress bar on a terminal, nothing in a pipe. Fields of its tasks: unit, loss."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total} epochs, validation loss {task.fields[loss]:.4g}"),
+        TextColumn("{task.completed}/{task.total} {task.fields[unit]}, validation loss {task.fields[loss]:.4g}"),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())

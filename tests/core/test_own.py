@@ -213,7 +213,7 @@ def test_a_snapshot_goes_on_as_if_nothing_had_happened() -> None:
     ],
 )
 def test_an_alert_says_what_the_band_does_not(value: float, side: int, said: str) -> None:
-    assert by_its_past(value, np.array([4.0, 6.0]), side, 7.5, 6.25) == said
+    assert by_its_past(value, (4.0, 6.0), side, 7.5, 6.25) == said
 
 
 def test_a_busy_night_is_told_by_what_is_usual_at_that_hour() -> None:

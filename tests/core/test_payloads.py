@@ -156,3 +156,9 @@ def test_whatever_cbor_can_say_is_read_or_refused(thing: object) -> None:
 def test_a_decimal_is_a_number() -> None:
     decode = compile_decoder(PayloadSpec(format="cbor"))
     assert decode(cbor2.dumps({"value": Decimal("21.5")}), 0) == [(None, None, 21.5)]
+
+
+@pytest.mark.parametrize("payload", [b"nan\x1d", b"\x1finf", b"-inf\xc2\x85"])
+def test_a_word_for_no_number_is_refused_as_such_whatever_space_is_around_it(payload: bytes) -> None:
+    with pytest.raises(PayloadError, match="not a finite number"):
+        compile_decoder(PayloadSpec("number"))(payload, 0)

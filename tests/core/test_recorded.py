@@ -63,3 +63,22 @@ def test_what_a_killed_recorder_left_is_read_to_its_last_whole_line() -> None:
 def test_a_line_that_is_none_is_named(line: str) -> None:
     with pytest.raises(RecordingError, match="x.jsonl:2.*is no line of a recording"):
         list(recorded.turns([recorded.line(Message("a", b"1", NOW)).decode(), line], "x.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"time":"NaT","topic":"a"}\n',
+        b'{"time":"99999-01-01T00:00:00.000Z","topic":"a"}\n',
+        b'{"time":"2026-01-01T00:00:00.000Z","event":"gap","seconds":1e308}\n',
+        b'{"time":"2026-01-01T00:00:00.000Z","event":"gap","seconds":-5}\n',
+    ],
+)
+def test_a_time_or_gap_that_cannot_be_is_refused_with_its_line(line: bytes) -> None:
+    with pytest.raises(RecordingError, match="x.jsonl:2"):
+        turns(recorded.line(Message("a", b"1", NOW)), line)
+
+
+def test_a_time_with_an_offset_is_that_instant() -> None:
+    (turn,) = turns(b'{"time":"2026-01-01T02:00:00.000+02:00","topic":"a","payload":"1"}\n')
+    assert turn.messages == [Message("a", b"1", NOW)]

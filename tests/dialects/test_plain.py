@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transom.core.alerts import State, alert_id
-from transom.core.events import Alert, DeadLetter, Events, Predictions, sentence
+from transom.core.events import Alert, DeadLetter, Events, Predictions, Told
 from transom.dialects.plain import lines, publications, rfc3339, topic_part
 
 END = 1_404_216_000_000_000
@@ -70,16 +70,17 @@ def test_times_show_microseconds_only_where_there_are_any(micro: int, text: str)
 
 
 def test_the_sentence_is_one_that_a_person_can_check() -> None:
-    text = sentence(["temperature"], ["°C"], np.array([84.2]), np.array([71.3]), np.array([[69.2, 73.4]]), [0])
+    text = Told(("temperature",), ("°C",), (84.2,), (71.3,), ((69.2, 73.4),), None, "", 0).text(1.0)
     assert text == "temperature 84.2 °C, expected 71.3 (69.2 to 73.4)"
 
 
 def test_a_sentence_names_each_channel_with_value_unit_expected_value_and_interval() -> None:
-    text = sentence(
-        ["pressure", "load", "vibration"], ["bar", "", "mm/s"], np.array([3.1, 7.0, 9.2]), np.array([4.2, 7.0, 2.1]),
-        np.array([[4.1, 4.4], [6.0, 8.0], [1.9, 2.3]]), [2, 0],
+    told = Told(
+        ("vibration", "pressure"), ("mm/s", "bar"), (9.2, 3.1), (2.1, 4.2), ((1.9, 2.3), (4.1, 4.4)), None, "", 0
     )  # fmt: skip
-    assert text == "vibration 9.2 mm/s, expected 2.1 (1.9 to 2.3); pressure 3.1 bar, expected 4.2 (4.1 to 4.4)"
+    assert (
+        told.text(1.0) == "vibration 9.2 mm/s, expected 2.1 (1.9 to 2.3); pressure 3.1 bar, expected 4.2 (4.1 to 4.4)"
+    )
 
 
 def test_an_alert_s_id_depends_on_what_it_is_about_only() -> None:

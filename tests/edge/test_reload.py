@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from transom.edge import reload as reloading
-from transom.edge.reload import Reload
+from transom.edge.reload import Reload, check_fixed
+from transom.errors import TransomError
 from transom.settings import Settings, load_settings
 
 STREAM = '[streams.{}]\ntopic = "{}/{{device}}/{{channel}}"\n'
@@ -111,6 +112,21 @@ def test_a_reload_by_which_a_running_stream_would_break_is_refused_with_one_line
         assert len(lines) == 1
         assert "univrsal" in lines[0]
         assert ("the old one goes on" in lines[0]) == refused
+
+
+@pytest.mark.parametrize("changed", [{"privacy": {"values": "none"}}, {"resolution": 0.5}])
+def test_what_leaves_is_fixed_while_the_agent_runs(changed: dict) -> None:
+    """A message under the old rule may be retained, or wait to be sent: nobody should think that it is not."""
+
+    def of(privacy: dict | None = None, resolution: float = 0.0) -> Settings:
+        channels = {"x": {"resolution": resolution}}
+        return load_settings(
+            None, {"privacy": privacy or {}, "streams": {"s": {"topic": "a/{b}", "channels": channels}}}
+        )
+
+    check_fixed(of(), of())
+    with pytest.raises(TransomError, match="is fixed while the agent runs"):
+        check_fixed(of(**changed), of())
 
 
 def test_certificates_that_cannot_be_used_are_refused_before_the_present_connection_goes(

@@ -150,6 +150,14 @@ def one_bit_of_the_weights(place: Place) -> None:
     place.model.write_bytes(data)
 
 
+@case("the archive is damaged .*multiple disks")
+def archive_over_several_disks(place: Place) -> None:
+    data = place.model.read_bytes()
+    end = data.rindex(b"PK\5\6")
+    locator = b"PK\6\7" + bytes(12) + (2).to_bytes(4, "little")  # of a ZIP64 directory on the second of two disks
+    place.model.write_bytes(data[:end] + locator + data[end:])
+
+
 @case("would unpack from")
 def zip_bomb(place: Place) -> None:
     with zipfile.ZipFile(place.model, "a", zipfile.ZIP_DEFLATED) as opened:

@@ -153,6 +153,17 @@ def test_insecure_options_are_loud(tmp_path):
     assert insecure.count("WARNING") == 1
 
 
+def test_a_key_that_others_can_read_is_loud(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef0123456789abcdef")
+    key.chmod(0o644)
+    stream = {"streams.x.topic": "x/{channel}", "privacy.series_key_file": str(key)}
+    loud = f"WARNING        privacy.series_key_file: other users may read it; chmod 600 {key}"
+    assert loud in told(stream, {"x": UNIVERSAL})
+    key.chmod(0o600)
+    assert "series_key_file" not in told(stream, {"x": UNIVERSAL})
+
+
 def test_metrics_are_told_of_and_loud_where_others_reach_them():
     stream = {"streams.x.topic": "p/{d}", "http.port": 9099}
     assert "http           127.0.0.1:9099: /metrics" in told(stream, {"x": UNIVERSAL})

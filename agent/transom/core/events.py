@@ -5,7 +5,7 @@ Nothing here is encoded yet; the dialects do that.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,10 @@ class Predictions:
     """One batch of predictions of one stream: columns, first axis B, ordered by series and time.
 
     series, channels: for each row the series' name and the names of its C channels; end: int64 [B], µs since 1970,
-    the window's last step; value: float32 [B, C], the last step, NaN where missing; score float32 [B], p_value
-    float64 [B], state uint8 [B] (alerts.State); expected float32 [B, C], interval float32 [B, C, 2], contribution
-    float32 [B, C], forecast float32 [B, H, C, Q], probability float32 [B, K]: None where the task gives none.
+    the window's last step; value: float32 [B, C], the last step, NaN where missing, [B, 0] where withheld; score
+    float32 [B], p_value float64 [B], state uint8 [B] (alerts.State); expected float32 [B, C], interval float32
+    [B, C, 2], contribution float32 [B, C], forecast float32 [B, H, C, Q], probability float32 [B, K]: None where the
+    task gives none.
     targets: the names of a forecast's C where they are not the channels; lead: steps from `end` to its first.
     """
 
@@ -47,10 +48,33 @@ class Predictions:
         return len(self.end)
 
 
+class Told(NamedTuple):
+    """What the sentence of an anomaly is made of. Of each channel that it names its unit, value and expected value,
+    and low and high of its band, NaN where unknown; past: what is strange by the series' own past, see `by_its_past`,
+    if that is known; ended: what may be said at its end, "" before it; lasted: µs."""
+
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    value: tuple[float, ...]
+    expected: tuple[float, ...] | None
+    interval: tuple[tuple[float, float], ...] | None
+    past: tuple[int, float, float] | None
+    ended: str
+    lasted: int
+
+    def text(self, peak: float) -> str:
+        """peak: the alert's highest score so far."""
+        text = sentence(self)
+        if self.past is not None and self.interval is not None:
+            text += by_its_past(self.value[0], self.interval[0], *self.past)
+        return f"{text}: {self.ended} after {lasted(self.lasted)}, peak score {peak:.3g}" if self.ended else text
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """A change in the life of one alert. since, time: µs since 1970; contribution: channels, largest first; channels:
-    those that it has named so far, in that order; acknowledged: by whom and when (µs), None when nobody has."""
+    those that it has named so far, in that order; acknowledged: by whom and when (µs), None when nobody has; told: what
+    an anomaly's summary says, None where that has no values in it."""
 
     id: str
     event: Literal["raise", "update", "clear"]
@@ -71,6 +95,7 @@ class Alert:
     contribution: Mapping[str, float] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
     acknowledged: tuple[str, int] | None = None
+    told: Told | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +103,8 @@ class DriftReport:
     """A channel whose level creeps (`drift`), or is elsewhere than in the training data (`reference`).
 
     since: µs since 1970, the day it began, None for `reference`; before, now: levels, far: what lies between, in raw
-    units; sizes: the same in usual spreads of the channel; per_day: raw units a day, 0 for `reference`."""
+    units; sizes: the same in usual spreads of the channel; per_day: raw units a day, 0 for `reference`; usual: that
+    spread, in raw units."""
 
     stream: str
     series: str
@@ -92,17 +118,20 @@ class DriftReport:
     sizes: float
     per_day: float
     summary: str
+    usual: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A payload, or a part of it, that is no reading. reason: a sentence; kind: as what it is counted."""
+    """A payload, or a part of it, that is no reading. reason: a sentence; kind: as what it is counted; shown: whether
+    others may see the payload."""
 
     stream: str
     topic: str
     payload: bytes
     reason: str
     kind: str = ""
+    shown: bool = True
 
 
 @dataclass(slots=True)
@@ -136,30 +165,24 @@ def shown(value: float, against: float = 0.0) -> str:
     return f"{value:.4g}" if size < 100 else f"{value:.1f}"
 
 
-def sentence(
-    channels: Sequence[str], units: Sequence[str], value: NDArray[Any], expected: NDArray[Any] | None,
-    interval: NDArray[Any] | None, which: Sequence[int],
-) -> str:  # fmt: skip
-    """What was seen, for a person to check: "temperature 84.2 °C, expected 71.3 (69.2 to 73.4); pressure 3.1 bar, …".
-
-    value, expected: [C]; interval: [C, 2]; which: the channels that are named, in this order.
-    """
+def sentence(told: Told) -> str:
+    """What was seen, for a person to check: "temperature 84.2 °C, expected 71.3 (69.2 to 73.4); pressure …"."""
     parts: list[str] = []
-    for i in which:
-        part = f"{channels[i]} {shown(value[i])}"
-        part += f" {units[i]}" if units[i] else ""
-        if expected is not None:
-            part += f", expected {shown(expected[i])}"
-            if interval is not None and np.isfinite(interval[i]).all():
-                part += f" ({shown(interval[i, 0])} to {shown(interval[i, 1])})"
+    for i, (channel, unit) in enumerate(zip(told.channels, told.units, strict=True)):
+        part = f"{channel} {shown(told.value[i])}"
+        part += f" {unit}" if unit else ""
+        if told.expected is not None:
+            part += f", expected {shown(told.expected[i])}"
+            if told.interval is not None and np.isfinite(told.interval[i]).all():
+                part += f" ({shown(told.interval[i][0])} to {shown(told.interval[i][1])})"
         parts.append(part)
     return "; ".join(parts)
 
 
-def by_its_past(value: float, interval: NDArray[Any], side: int, usual: float, level: float) -> str:
+def by_its_past(value: float, interval: tuple[float, float], side: int, usual: float, level: float) -> str:
     """What is strange about a value by its series' own past, where the expected band does not say it; else "".
 
-    interval: [2], the band; side: 0 the value, 1 the value at such an hour, 2 the mean of late (`own.Told`).
+    interval: the band; side: 0 the value, 1 the value at such an hour, 2 the mean of late (`own.Told`).
     """
     if side == 1:
         return f"; usually {shown(usual)} at this hour"

@@ -43,6 +43,19 @@ class Reference(msgspec.Struct, frozen=True):
     spread: tuple[float, ...]
 
 
+class Privacy(msgspec.Struct, frozen=True):
+    """What a model's weights tell of any one unit of the data at most: (epsilon, delta)-differential privacy.
+
+    unit: in words, what was protected; noise: in units of clip, the length that a unit's gradient was cut to.
+    """
+
+    epsilon: float
+    delta: float
+    unit: str
+    noise: float = 0.0
+    clip: float = 0.0
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a model file says of itself (`manifest.json` in the archive).
 
@@ -56,7 +69,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     twin_of: of an ONNX file, the SHA-256 of the TorchScript file that it was made from; parameters: how many numbers
     of it were trained, 0 where that is not said. state: how many numbers an incremental model carries for a series
     from step to step; 0 for a model that sees whole windows. stateful: it was trained to carry them for ever, so that
-    they hold more than the window does; else they give the window's own numbers.
+    they hold more than the window does; else they give the window's own numbers. privacy: of a model that was trained
+    with it, absent else.
     """
 
     name: str
@@ -87,6 +101,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int = 0
     state: int = 0
     stateful: bool = False
+    privacy: Privacy | msgspec.UnsetType = msgspec.UNSET
     format: int = 1
 
     @property

@@ -10,16 +10,20 @@ how their payloads are read), `gap` (with `seconds` for which nothing could be h
 
 import base64
 from collections.abc import Iterable, Iterator
+from datetime import UTC
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from transom.core.pipeline import Message, Turn
+from transom.core.times import instant
+from transom.core.values import PayloadError
 from transom.errors import RecordingError
 
 FORMAT = 1
 BATCH = 1024  # messages of one turn
+LONGEST_GAP = 4e9  # seconds; more than a century is no gap, and far more would not fit into what counts it
 _encode = msgspec.json.Encoder().encode
 
 
@@ -88,7 +92,7 @@ def turns(lines: Iterable[str], name: str, after: int | None = None) -> Iterator
             continue
         try:
             said = _decode(text)
-            received = int(np.datetime64(said.time.removesuffix("Z"), "ms").astype(np.int64))
+            received = instant(said.time, "iso", UTC, 0) // 1000
             payload = (
                 base64.b64decode(said.base64, validate=True)
                 if said.base64 is not None
@@ -96,7 +100,9 @@ def turns(lines: Iterable[str], name: str, after: int | None = None) -> Iterator
             )
             if said.event is None and said.topic is None:
                 raise ValueError("neither a topic nor an event")  # noqa: TRY301
-        except (msgspec.DecodeError, ValueError) as error:
+            if not 0 <= (said.seconds or 0) <= LONGEST_GAP:
+                raise ValueError(f"a gap of {said.seconds} seconds")  # noqa: TRY301
+        except (msgspec.DecodeError, PayloadError, ValueError) as error:
             if not text.endswith(("\n", "\r")):
                 break
             raise RecordingError(

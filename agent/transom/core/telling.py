@@ -1,5 +1,6 @@
 """What a person hears: an alert's change with its sentence, and a drift's. One row in, one report out."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from transom.core.alerts import Change, alert_id
 from transom.core.blame import NAMED, carriers, in_order
 from transom.core.drift import Moved
-from transom.core.events import Alert, DriftReport, Predictions, by_its_past, lasted, sentence, shown
+from transom.core.events import Alert, DriftReport, Predictions, Told, shown
 
 CHANGES: dict[int, Literal["raise", "update", "clear"]] = {
     Change.RAISE: "raise",
@@ -33,38 +34,46 @@ def anomaly(
     order = np.argsort(-shares, kind="stable").tolist()
     named, carrying = in_order(place), carriers(shares[None])[0]
     which = named[:NAMED] if change == Change.CLEAR else [j for j in order if carrying[j]]
-    text = sentence(names, units, value, expected, interval, which)
-    time = int(predictions.end[i])
-    if change != Change.CLEAR and interval is not None and np.isfinite(why[0]):
-        text += by_its_past(float(value[0]), interval[0], int(why[0]), why[1], why[2])
-    if change == Change.CLEAR:
-        text = f"{text}: {_ended(value, interval)} after {lasted(time - since)}, peak score {peak:.3g}"
+    time, over = int(predictions.end[i]), change == Change.CLEAR
+    told = Told(
+        tuple(names[j] for j in which), tuple(units[j] for j in which), tuple(float(value[j]) for j in which),
+        None if expected is None else tuple(float(expected[j]) for j in which),
+        None if interval is None else tuple((float(interval[j, 0]), float(interval[j, 1])) for j in which),
+        (int(why[0]), why[1], why[2]) if not over and which[:1] == [0] and np.isfinite(why[0]) else None,
+        _ended(value, interval) if over else "", time - since,
+    )  # fmt: skip
     return Alert(
         id=alert_id(predictions.stream, predictions.series[i], "anomaly", since), event=CHANGES[change],
         kind="anomaly", severity=severity, stream=predictions.stream, series=predictions.series[i],
-        model=predictions.model, since=since, time=time, summary=text, score=float(score[i]), peak_score=peak,
+        model=predictions.model, since=since, time=time, summary=told.text(peak), score=float(score[i]),
+        peak_score=peak,
         p_value=float(p_value[i]), value=_named(names, value),
         expected={} if expected is None else _named(names, expected),
         interval={} if interval is None else _bands(names, interval),
         contribution={names[j]: float(shares[j]) for j in order}, channels=tuple(names[j] for j in named),
-        acknowledged=seen,
+        acknowledged=seen, told=told,
     )  # fmt: skip
 
 
 def drift(stream: str, series: str, moved: Moved, channel: str, unit: str) -> DriftReport:
     """ "temperature drifts: 21.02 °C on 2026-03-02, 23.12 °C now, +0.071 a day (0.9 of its usual spread)"."""
-    far, unit_ = moved.now - moved.before, f" {unit}" if unit else ""
-    was, now = shown(moved.before, moved.usual), shown(moved.now, moved.usual)
-    if moved.since is None:
-        text = f"{channel} is away from the training data: {was}{unit_} there, {now}{unit_} in the last week"
-    else:
-        day = str(np.datetime64(moved.since, "us"))[:10]
-        text = f"{channel} drifts: {was}{unit_} on {day}, {now}{unit_} now, {moved.per_day:+.3g} a day"
-    text += f" ({abs(moved.sizes):.2g} of its usual spread)" if abs(moved.sizes) < 1e4 else ""
-    return DriftReport(
-        stream, series, channel, moved.kind, unit, moved.since, moved.before, moved.now, far, moved.sizes,
-        moved.per_day, text,
+    report = DriftReport(
+        stream, series, channel, moved.kind, unit, moved.since, moved.before, moved.now, moved.now - moved.before,
+        moved.sizes, moved.per_day, "", moved.usual,
     )  # fmt: skip
+    return replace(report, summary=drifting(report))
+
+
+def drifting(r: DriftReport) -> str:
+    """The sentence of a report."""
+    unit = f" {r.unit}" if r.unit else ""
+    was, now = shown(r.before, r.usual), shown(r.now, r.usual)
+    if r.since is None:
+        text = f"{r.channel} is away from the training data: {was}{unit} there, {now}{unit} in the last week"
+    else:
+        day = str(np.datetime64(r.since, "us"))[:10]
+        text = f"{r.channel} drifts: {was}{unit} on {day}, {now}{unit} now, {r.per_day:+.3g} a day"
+    return text + (f" ({abs(r.sizes):.2g} of its usual spread)" if abs(r.sizes) < 1e4 else "")
 
 
 def _ended(value: NDArray[Any], interval: NDArray[Any] | None) -> str:

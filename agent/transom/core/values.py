@@ -49,7 +49,7 @@ def number(raw: object, channel: ChannelSpec | None = None) -> float:
         and len(raw) <= LONGEST_NUMBER
         and (NUMBER.fullmatch(raw) or raw.strip().lower() in ("nan", "inf", "-inf"))
     ):
-        value = float(raw)
+        value = float(raw.strip())  # which takes more for space than float does
     else:
         raise PayloadError(f"not a number: {shown_raw(raw)}")
     if not -LARGEST <= value <= LARGEST:

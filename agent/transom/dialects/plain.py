@@ -96,7 +96,7 @@ def _table(batch: Predictions) -> _Table:
 
     add("score", batch.score, ())
     add("p_value", batch.p_value, ())
-    add("value", batch.value, None)
+    add("value", batch.value if batch.value.size else None, None)
     add("expected", batch.expected, None)
     add("interval", batch.interval, None)
     add("contribution", batch.contribution, None)
@@ -188,15 +188,17 @@ def _drift(r: DriftReport) -> dict[str, Any]:
         "since": None if r.since is None else rfc3339(r.since), "before": r.before, "now": r.now, "moved": r.far,
         "usual_spreads": r.sizes, "per_day": r.per_day if r.kind == "drift" else None, "summary": r.summary,
     }  # fmt: skip
-    return {key: _rounded(value) for key, value in body.items() if value is not None}
+    return {key: told for key, value in body.items() if (told := _rounded(value)) is not None}
 
 
 def letter_body(letter: DeadLetter) -> dict[str, Any]:
-    return {
+    body: dict[str, Any] = {
         "topic": letter.topic.encode("utf-8", "replace").decode(), "reason": letter.reason,
         "bytes": len(letter.payload),
-        "payload": base64.b64encode(letter.payload[:LONGEST_LETTER]).decode(),
     }  # fmt: skip
+    if letter.shown:
+        body["payload"] = base64.b64encode(letter.payload[:LONGEST_LETTER]).decode()
+    return body
 
 
 def rfc3339(micro: int) -> str:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from transom.dialects.plain import Publication, drift_body
-from transom.edge import logs, memory, observe, reports
+from transom.edge import logs, masks, memory, observe, reports
 from transom.edge.certificates import WHO
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Bulletin:
             problems.append(f"the journal is off: {agent.keeper.problem}")
         if agent.connection is not None:
             refused = sorted(agent.connection.refused.items())
-            problems += [f"not subscribed to {topic}: {reason}" for topic, reason in refused]
+            problems += [f"not subscribed to {masks.topic(topic)}: {reason}" for topic, reason in refused]
             problems += agent.connection.certificates.problems
         return problems
 
@@ -81,7 +81,8 @@ class Bulletin:
     def info(self) -> Publication:
         agent = self._agent
         unsigned = agent.settings.models.allow_unsigned
-        return reports.info(agent.base, agent.pipeline, agent.broken, agent.vouchers, allow_unsigned=unsigned)
+        return reports.info(agent.base, agent.pipeline, agent.broken, agent.vouchers, allow_unsigned=unsigned,
+                            privacy=agent.privacy)  # fmt: skip
 
     def tell_health(self) -> None:
         """BASE/health, and in the log what was lost since the last time."""
@@ -110,6 +111,10 @@ class Bulletin:
             connected=connection is not None and connection.connected,
         )  # fmt: skip
 
+    def _drift(self) -> dict[str, Any]:
+        count, reports = self._agent.pipeline.drifting()
+        return drift_body(count, [self._agent.privacy.drift(report) for report in reports])
+
     def _health_body(self) -> dict[str, Any]:
         agent, keeper = self._agent, self._agent.keeper
         counters = agent.connection.counters() if agent.connection is not None else {}
@@ -126,5 +131,5 @@ class Bulletin:
             "certificates": dict.fromkeys(WHO)
             | (agent.connection.certificates.ends() if agent.connection is not None else {}),
             "calls": dict(agent.remote.counts), "page": agent.web.viewers(),
-            "drift": drift_body(*agent.pipeline.drifting()),
+            "drift": self._drift(),
         }  # fmt: skip

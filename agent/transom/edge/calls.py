@@ -11,6 +11,7 @@ from transom.core.attention import Call
 from transom.core.pipeline import Pipeline
 from transom.core.stream import Stream
 from transom.dialects.plain import rfc3339
+from transom.edge import masks
 from transom.edge.requests import Acknowledge, Mute, Request, RequestError, SetBudget, Unmute
 from transom.settings.quantities import format_budget, parse_budget, parse_positive_duration
 
@@ -28,7 +29,7 @@ def change(request: Request, at: int, pipeline: Pipeline) -> Changed | None:
             return _mute(request, at, pipeline)
         case Unmute():
             stream, series, _ = _place(request, pipeline)
-            log.info("no longer muted: %s/%s", stream.spec.name, series)
+            log.info("no longer muted: %s/%s", stream.spec.name, masks.name(series))
             return Call("unmute", stream.spec.name, series, at), {"stream": stream.spec.name, "series": series}
         case Acknowledge():
             return _acknowledge(request, at, pipeline)
@@ -46,7 +47,7 @@ def _mute(request: Mute, at: int, pipeline: Pipeline) -> Changed:
     if duration > LONGEST_MUTE:
         raise RequestError("duration", f"{request.duration!r} is longer than a year", "mute it for a shorter time")
     until = at + 1000 * duration
-    log.info("muted until %s: %s/%s", rfc3339(until), stream.spec.name, series)
+    log.info("muted until %s: %s/%s", rfc3339(until), stream.spec.name, masks.name(series))
     body = {"stream": stream.spec.name, "series": series, "until": rfc3339(until)}
     body |= {"alert": request.alert} if request.alert else {}
     return Call("mute", stream.spec.name, series, at, until, request.alert or "", kind), body
@@ -54,7 +55,8 @@ def _mute(request: Mute, at: int, pipeline: Pipeline) -> Changed:
 
 def _acknowledge(request: Acknowledge, at: int, pipeline: Pipeline) -> Changed:
     stream, series, kind = _alert(request.alert, pipeline)
-    log.info("alert %s acknowledged by %r: %s/%s", request.alert, request.by, stream.spec.name, series)
+    told, named = masks.alert(request.alert), masks.name(series)
+    log.info("alert %s acknowledged by %r: %s/%s", told, request.by, stream.spec.name, named)
     body = {
         "alert": request.alert, "stream": stream.spec.name, "series": series, "by": request.by,
         "time": rfc3339(at),

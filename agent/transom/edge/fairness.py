@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from transom.core.topics import Pattern
+from transom.edge import masks
 from transom.settings import Settings
 
 CROWDED = 1000  # messages that wait, from which on shares are looked at: some 30 ms of work on a PC
@@ -152,7 +153,7 @@ class Fairness:
     def throttled(self) -> Throttled:
         with self._lock:
             most, messages = self._shed.most_common(NAMED), self._shed.total()
-        return Throttled(messages, [(topic[:LONGEST_NAME], count) for topic, count in most])
+        return Throttled(messages, [(masks.topic(t)[:LONGEST_NAME] if t else t, count) for t, count in most])
 
     def lines(self, now: float, again: float) -> Iterator[str]:
         """For the log: each topic, of the few that are named, once and then every `again` seconds while it goes on."""
@@ -162,7 +163,7 @@ class Fairness:
             since, told = self._told.get(topic, (now - again, 0))
             if count > told and now - since >= again:
                 self._told[topic] = now, count
-                name = repr(topic[:LONGEST_NAME]) if topic else "other topics"
+                name = repr(masks.topic(topic)[:LONGEST_NAME]) if topic else "other topics"
                 yield f"{name} floods: {count - told} messages were shed, so that others need not wait (max_rate)"
 
 

@@ -11,6 +11,7 @@ from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import Stream
 from transom.dialects import homeassistant as ha
 from transom.dialects.plain import Publication
+from transom.dialects.privacy import Privacy, Rule
 from transom.edge.mqtt import Connection
 from transom.settings import Settings
 
@@ -29,7 +30,9 @@ Held = frozenset[str] | None  # the entities of a device as the broker has it, N
 class Discovery:
     """Keeps what the broker holds for Home Assistant as the pipeline is."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, privacy: Privacy | None = None) -> None:
+        """privacy: how series are called, by their names if None."""
+        self._privacy = privacy or Privacy(Rule())
         self._place = ha.Place(
             settings.homeassistant.prefix, settings.agent.id, settings.base, settings.agent.health_every / 1000
         )  # fmt: skip
@@ -129,7 +132,7 @@ class Discovery:
                 continue
             self._seen[name] = stream, list(stream.intake.names)
             before = self._wanted.get(name, {})
-            after = self._wanted[name] = {one.device: one for one in ha.watched(stream)}
+            after = self._wanted[name] = {one.device: one for one in map(self._privacy.watched, ha.watched(stream))}
             self._due.update(dict.fromkeys(d for d, one in after.items() if before.get(d) != one))
         known = set(self._known())
         marks = {ha.stream_mark(name) for name in streams}

@@ -28,6 +28,7 @@ SECRET_KEYS = {  # settings that name files with secrets -> their variable
     ("broker", "tls", "key_file"): "TRANSOM_BROKER__TLS__KEY_FILE",
     ("http", "token_file"): "TRANSOM_HTTP__TOKEN_FILE",
     ("broker", "tls", "key_password_file"): "TRANSOM_BROKER__TLS__KEY_PASSWORD_FILE",
+    ("privacy", "series_key_file"): "TRANSOM_PRIVACY__SERIES_KEY_FILE",
 }
 
 

@@ -10,7 +10,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS turns (id INTEGER PRIMARY KEY, turns BLOB NOT NULL, r
 CREATE TABLE IF NOT EXISTS snapshot (id INTEGER PRIMARY KEY CHECK (id = 1), upto INTEGER NOT NULL, state BLOB NOT NULL,
                                      recent BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL,
-                                   qos INTEGER NOT NULL, retain INTEGER NOT NULL);
+                                   qos INTEGER NOT NULL, retain INTEGER NOT NULL,
+                                   made INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 """
 
@@ -59,11 +60,12 @@ class Recovered(NamedTuple):
 
 
 class Journal:
-    """What survives, in `folder`. durability: "process" survives a kill, "power" also a power cut."""
+    """What survives, in `folder`. durability: "process" survives a kill, "power" also a power cut; secure: what is
+    deleted is overwritten."""
 
-    def __init__(self, folder: Path, durability: Durability) -> None:
+    def __init__(self, folder: Path, durability: Durability, *, secure: bool = False) -> None:
         self.path = folder / NAME
-        self._durability = durability
+        self._durability, self._secure = durability, secure
         self._db: sqlite3.Connection | None = None
         self._upto = 0
         self._identity = (0, 0)
@@ -101,6 +103,8 @@ class Journal:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={'FULL' if self._durability == 'power' else 'NORMAL'}")
         db.execute(f"PRAGMA wal_autocheckpoint={PAGES}")
+        if self._secure:
+            db.execute("PRAGMA secure_delete=ON")
         (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
@@ -111,6 +115,9 @@ class Journal:
         if version != FORMAT:
             db.execute(f"PRAGMA user_version={FORMAT}")
         db.executescript(_TABLES)
+        if "made" not in [column[1] for column in db.execute("PRAGMA table_info(outbox)")]:  # of an earlier version
+            now = round(time.time() * 1000)
+            db.execute(f"ALTER TABLE outbox ADD COLUMN made INTEGER NOT NULL DEFAULT {now}")
         if self.note("space") is None:
             self.set_note("space", secrets.randbits(63))
         self.space = self.note("space")
@@ -239,8 +246,19 @@ class Journal:
             db.execute("DELETE FROM turns")
             ids = _write_alerts(db, alerts, done)
             _write_notes(db, notes)
+        if self._secure:  # the log holds older pages until it is cut
+            self._run("PRAGMA wal_checkpoint(TRUNCATE)")
         self.bytes += len(data)
         return len(data), ids
+
+    def asked(self, query: str, *values: object) -> Any:
+        """The first value of the first row."""
+        return self._run(query, *values).fetchone()[0]
+
+    def drop_alerts(self, upto: int, but: Collection[int]) -> int:
+        """Forgets alerts with ids up to `upto`, but for some. Returns how many."""
+        marks = ", ".join("?" * len(but))
+        return self._run(f"DELETE FROM outbox WHERE id <= ? AND id NOT IN ({marks})", upto, *but).rowcount
 
     def set_note(self, name: str, value: Any) -> None:
         _write_notes(self._connection(), {name: value})
@@ -274,8 +292,8 @@ def _write_alerts(db: sqlite3.Connection, alerts: Sequence[Publication], done: S
     ids: list[int] = []
     for a in alerts:
         cursor = db.execute(
-            "INSERT INTO outbox (topic, payload, qos, retain) VALUES (?, ?, ?, ?)",
-            (a.topic, a.payload, a.qos, int(a.retain)),
+            "INSERT INTO outbox (topic, payload, qos, retain, made) VALUES (?, ?, ?, ?, ?)",
+            (a.topic, a.payload, a.qos, int(a.retain), round(time.time() * 1000)),
         )
         ids.append(int(cursor.lastrowid or 0))
     db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in done])

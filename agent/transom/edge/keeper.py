@@ -18,6 +18,7 @@ from transom.edge.journal import Journal, JournalBusyError
 from transom.edge.linger import Linger
 from transom.edge.past import Past
 from transom.edge.redelivered import Mark, Redelivered
+from transom.edge.retention import Retention
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,9 @@ class Committed(NamedTuple):
 class Keeper:
     """journal: None keeps nothing ("none"); commit_every: seconds that a commit may wait for more messages."""
 
-    def __init__(self, journal: Journal | None, commit_every: float) -> None:
+    def __init__(self, journal: Journal | None, commit_every: float, retention: Retention | None = None) -> None:
         self.journal, self.linger = journal, Linger(commit_every)
+        self.retention = retention or Retention(None, None)
         self.problem = ""  # why the journal is off, "" while it is on
         self.redelivered = Redelivered()
         self._turns: list[Turn] = []
@@ -172,6 +174,8 @@ class Keeper:
 
     def wait(self) -> float | None:
         """Seconds until the next commit is due, None when there is nothing to commit."""
+        if self.on and self.retention.due:
+            return 0.0
         return self.linger.wait(bool(self._alerts) or not self.on)
 
     def commit(self, pipeline: Pipeline | None, done: Sequence[int]) -> Committed:
@@ -189,6 +193,8 @@ class Keeper:
                 if turns or alerts or done or notes:
                     stored = list(zip(self.journal.commit(turns, marks, alerts, done, notes), alerts, strict=True))
                     self.commits += 1
+                if turns:
+                    self.retention.wrote()
                 unsaved, undone, notes = [], [], {}
                 if pipeline is not None and self._snapshot_due():
                     self.snapshot(pipeline)
@@ -215,7 +221,8 @@ class Keeper:
     def _snapshot_due(self) -> bool:
         assert self.journal is not None
         written = self.journal.bytes - self._begun
-        return written > max(SNAPSHOT_BYTES, SNAPSHOT_TIMES * self._size) or self._count > SNAPSHOT_MESSAGES
+        large = written > max(SNAPSHOT_BYTES, SNAPSHOT_TIMES * self._size) or self._count > SNAPSHOT_MESSAGES
+        return large or self.retention.due
 
     def snapshot(
         self, pipeline: Pipeline, alerts: Sequence[Publication] = (), done: Sequence[int] = ()
@@ -228,6 +235,7 @@ class Keeper:
         self._size, ids = self.journal.snapshot(state, marks, notes, alerts, done)
         self._notes, self._begun, self._count = {}, self.journal.bytes, 0
         self.snapshots += 1
+        self.retention.emptied()
         return ids
 
     # --- when the disk refuses ----------------------------------------------------------------------------------------

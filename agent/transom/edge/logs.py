@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from transom.core.printable import printable
+from transom.edge import masks
 
 REPEAT = 60.0  # seconds in which the same line is logged once
 REMEMBERED = 1000  # lines
@@ -21,6 +22,9 @@ class _Line(logging.Formatter):
     def __init__(self, *, journald: bool) -> None:
         super().__init__("%(message)s" if journald else "%(asctime)s %(levelname)-7s %(message)s")
         self._journald = journald
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        return masks.trace(ei) or super().formatException(ei)
 
     def format(self, record: logging.LogRecord) -> str:
         line = printable(super().format(record).replace("\n", " | "))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from transom.dialects.plain import Publication
 from transom.edge import overflow
 from transom.edge.mqtt import Connection
+from transom.edge.retention import Dropped
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +167,16 @@ class Outbox:
         """A new connection object knows nothing of what was sent over the last one: it all goes again."""
         self._alerts.extendleft(reversed(self._sent.values()))
         self._sent.clear()
+
+    @property
+    def under_way(self) -> list[int]:
+        """Ids of alerts that the broker is being given."""
+        return [i for i, _ in self._sent.values()]
+
+    def forget(self, dropped: Dropped) -> None:
+        """Alerts that the journal has given up."""
+        self._alerts = deque(one for one in self._alerts if not 0 < one[0] <= dropped.upto)
+        self.counts["alerts_dropped"] += dropped.number
 
     def done(self) -> list[int]:
         """Ids on disk that the broker has, since the last call."""

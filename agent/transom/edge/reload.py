@@ -115,8 +115,19 @@ class Reload:
             log.exception("the new configuration is refused, the old one goes on")
 
 
+def _resolutions(settings: Settings) -> set[tuple[str, str, float]]:
+    streams = settings.streams.items()
+    return {(name, c, one.resolution) for name, s in streams for c, one in s.channels.items() if one.resolution}
+
+
 def check_fixed(settings: Settings, current: Settings) -> None:
     """Raises TransomError for what cannot change in a running agent."""
+    for place, fixed in (
+        ("privacy", settings.privacy == current.privacy),
+        ("resolution of channels", _resolutions(settings) == _resolutions(current)),
+    ):
+        if not fixed:
+            raise TransomError(place, "is fixed while the agent runs", "restart the agent to change it")
     for key in FIXED:
         if getattr(settings.agent, key) != getattr(current.agent, key):
             raise TransomError(f"agent.{key}", "is fixed while the agent runs", "restart the agent to change it")

@@ -22,7 +22,8 @@ from transom.core.pipeline import Message, Pipeline
 from transom.core.stream import Stream
 from transom.dialects import explanations
 from transom.dialects.plain import Publication
-from transom.edge import calls
+from transom.dialects.privacy import Privacy, Rule
+from transom.edge import calls, pseudonyms
 from transom.edge.explainer import Explainer
 from transom.edge.requests import NAMES, Explain, Request, RequestError, decode, id_of, unknown
 from transom.errors import TransomError
@@ -56,8 +57,11 @@ class Bucket:
 class Remote:
     """allowed: verbs that are done; ask_reload: None where there is no configuration to read again."""
 
-    def __init__(self, base: str, allowed: Sequence[str], ask_reload: Callable[[], None] | None) -> None:
-        self._base, self._ask_reload = base, ask_reload
+    def __init__(
+        self, base: str, allowed: Sequence[str], ask_reload: Callable[[], None] | None, privacy: Privacy | None = None
+    ) -> None:
+        """privacy: what may be answered and how series are called, all and by their names if None."""
+        self._base, self._ask_reload, self._privacy = base, ask_reload, privacy or Privacy(Rule())
         self._prefix = f"{base}/request/"
         self.allow(allowed)
         self._calls, self._refusals = Bucket(RATE, BURST), Bucket(REFUSALS, REFUSALS)
@@ -144,13 +148,14 @@ class Remote:
             self.watch(pipeline)
         for message in requests:
             verb = message.topic.removeprefix(self._prefix)
+            request = None
             try:
-                request = self._read(verb, message.payload)
+                request = pseudonyms.inner(self._read(verb, message.payload), pipeline, self._privacy)
                 wanted += self._do(verb, request, message.received * 1000, pipeline)
                 self.counts[verb] += 1
             except TransomError as error:
                 self.counts["refused"] += 1
-                self._refuse(verb, id_of(message.payload), error)
+                self._refuse(verb, id_of(message.payload), pseudonyms.refused(error, request, self._privacy))
         return wanted
 
     def _read(self, verb: str, payload: bytes) -> Request:
@@ -166,7 +171,7 @@ class Remote:
         changed = calls.change(request, at, pipeline)
         if changed is not None:
             call, body = changed
-            self._answer(verb, request.id, body)
+            self._answer(verb, request.id, pseudonyms.outer(body, self._privacy))
             return [call]
         if isinstance(request, Explain):
             self._explain(request, pipeline)
@@ -196,10 +201,11 @@ class Remote:
             raise RequestError("stream", f"a window of {window.size:,} values", "explain it from a recording")
         against, words = explaining.reference(m, window, ordinary.reference(series))
         place = explanations.Place(
-            stream.spec.name, request.series, m.label, stream.intake.labels[series], stream.intake.units(series), end,
+            stream.spec.name, self._privacy.name(request.series), m.label, stream.intake.labels[series],
+            stream.intake.units(series), end,
             stream.spec.grid.step, words, explanations.note(m),
         )  # fmt: skip
-        job = partial(_explained, stream, window, against, request, place)
+        job = partial(_explained, stream, window, against, request, place, self._privacy)
         if not self._explainer.submit(request.id, job):
             raise RequestError("explain", "too many explanations wait", "call again later")
 
@@ -211,7 +217,8 @@ class Remote:
         for request in waiting:
             if problems:
                 n = len(problems)
-                text = f"the new configuration is refused, the old one goes on: {problems[0]}"
+                why = str(problems[0]) if self._privacy.off else "see its log"  # a problem quotes the configuration
+                text = f"the new configuration is refused, the old one goes on: {why}"
                 self._refuse("reload", request, RequestError("reload", text, f"{n} problems in the log" if n > 1 else
                                                              "mend it and call again"))  # fmt: skip
             else:
@@ -238,6 +245,8 @@ class Remote:
             self._answer(verb, request, {"error": told})
 
 
-def _explained(stream: Stream, window: Any, against: Any, request: Explain, place: explanations.Place) -> Any:
+def _explained(
+    stream: Stream, window: Any, against: Any, request: Explain, place: explanations.Place, privacy: Privacy
+) -> Any:
     found = explaining.explain(stream.model, window, against, request.target, request.pieces, request.method)
-    return explanations.body(found, place)
+    return privacy.explanation(explanations.body(found, place), stream.spec.name)

@@ -8,6 +8,7 @@ import msgspec
 from transom import __version__
 from transom.core.pipeline import Pipeline
 from transom.dialects.plain import Publication
+from transom.dialects.privacy import Privacy
 from transom.edge import gate, observe
 from transom.edge.assembly import describe
 from transom.errors import TransomError
@@ -24,11 +25,14 @@ def status(base: str, word: str, problems: Sequence[str]) -> Publication:
 
 def info(
     base: str, pipeline: Pipeline, broken: Mapping[str, TransomError], vouchers: Mapping[str, Voucher], *,
-    allow_unsigned: bool = False,
+    allow_unsigned: bool = False, privacy: Privacy | None = None,
 ) -> Publication:  # fmt: skip
     """broken: streams that cannot run, with the reason. vouchers: who vouches for each stream's model."""
     unwell = [{"stream": name, "error": f"{e.place}: {e.problem}"} for name, e in broken.items()]
-    body = observe.info(__version__, [*describe(pipeline, vouchers), *unwell])
+    streams: list[Mapping[str, Any]] = [*describe(pipeline, vouchers), *unwell]
+    if privacy is not None:
+        streams = [{**s, "topic": privacy.topic(str(s["topic"]))} if "topic" in s else s for s in streams]
+    body = observe.info(__version__, streams)
     if allow_unsigned:
         body = {**body, "warnings": list(gate.notes(allow_unsigned=True, vouchers=vouchers))}
     return Publication(f"{base}/info", msgspec.json.encode(body), 1, retain=True)

@@ -12,7 +12,7 @@ from typing import Any
 from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.pipeline import Message, Pipeline, Turn
-from transom.edge import logs, memory, observe
+from transom.edge import logs, masks, memory, observe
 from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
 from transom.edge.fairness import Fairness, rates
@@ -26,6 +26,7 @@ from transom.edge.outbox import Outbox
 from transom.edge.present import TURN, Present
 from transom.edge.reload import RESTART, Reload
 from transom.edge.remote import Remote
+from transom.edge.retention import Retention, tidied
 from transom.edge.systemd import Supervisor
 from transom.edge.turns import Done, Turns, Work
 from transom.edge.web import Web
@@ -57,18 +58,21 @@ class Agent:
         a = settings.agent
         self.fairness = Fairness(rates(settings))
         self.inbox = Inbox(a.inbox, fairness=self.fairness)
-        journal = None if a.durability == "none" else Journal(a.state, a.durability)
-        self.keeper = Keeper(journal, a.commit_every / 1000)
-        self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild)
+        retention = Retention.of(settings.privacy)
+        journal = None if a.durability == "none" else Journal(a.state, a.durability, secure=retention.keep is not None)
+        self.keeper = Keeper(journal, a.commit_every / 1000, retention)
+        self.privacy = masks.privacy_of(settings)
+        masks.use(self.privacy)
+        self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild, self.privacy)
         self.outbox = Outbox(a.outbox, a.max_age, self.keeper.waiting)
-        self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None)
-        self._discovery, self._impostors = Discovery(settings), Impostors()
+        self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None, self.privacy)
+        self._discovery, self._impostors = Discovery(settings, self.privacy), Impostors()
         self.connection: Connection | None = None
         self.present = Present()
         self._noted: list[Any] | None = None  # what was noted last
         self.overload = observe.Overload()
         self._turned = time.monotonic()  # when the latest turn began
-        self.web = Web(settings.http, settings.agent.id)
+        self.web = Web(settings.http, settings.agent.id, self.privacy)
         self._bulletin = Bulletin(self)
 
     @property
@@ -105,9 +109,12 @@ class Agent:
                     memory.trim()
                     self.ready.set()
                     self._supervisor.say_ready(self._bulletin.doing())
-                    log.info("ready: watching %s on %s", ", ".join(self.pipeline.filters), self.settings.broker.host)
+                    log.info("ready: watching %s on %s", self._watched(), self.settings.broker.host)
                 if self.keeper.retry_due:
                     self._try_again()
+                if self.keeper.on and self.keeper.retention.tidy_due:
+                    keeper = self.keeper
+                    self.outbox.forget(tidied(keeper.retention, keeper.journal, self.outbox.under_way))
                 self._bulletin.tell_changes()
                 self.web.tend(self._bulletin.snapshot)
                 if self._supervisor.asks:
@@ -165,7 +172,7 @@ class Agent:
         assert self.connection is not None
         turn, events, work = done.work.turn, done.events, done.work
         alerts = [p for p in done.publications if p.qos]
-        self._impostors.look(events.dead_letters)
+        self._impostors.look(self.privacy.letters(events.dead_letters))
         self.outbox.predict((p for p in done.publications if not p.qos), self.present.now, self.connection)
         if turn.messages:
             present = time.time_ns() // 1_000_000
@@ -228,6 +235,9 @@ class Agent:
         self.keeper.add(jump, (), (), ())
         log.info("state restored: %s series", sum(a["series"] for a in self.pipeline.accounts().values()))
 
+    def _watched(self) -> str:
+        return ", ".join(map(masks.topic, self.pipeline.filters))
+
     def _filters(self) -> list[str]:
         return [*self.pipeline.filters, *self.remote.filters, *self._discovery.filters]
 
@@ -276,7 +286,7 @@ class Agent:
         else:
             self.connection.watch(self._filters())
             self.connection.publish(self._bulletin.info())
-        log.info("configuration reloaded: watching %s", ", ".join(self.pipeline.filters))
+        log.info("configuration reloaded: watching %s", self._watched())
         return self.connection
 
     def _apply(self, agent: AgentSettings) -> None:

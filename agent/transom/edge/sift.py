@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from transom.core.pipeline import Message, Pipeline, Turn
+from transom.edge import masks
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def _less_and_less(turn: Turn, again: Callable[[], Pipeline], take: Take[T]) -> 
     try:
         take(again(), turn._replace(messages=()))
     except Exception as error:  # noqa: BLE001  # no message is to blame
-        log.error("the look for idle series fails (%s: %s): left out", type(error).__name__, error)  # noqa: TRY400
+        log.error("the look for idle series fails (%s): left out", masks.reason(error))  # noqa: TRY400
         turn = turn._replace(now=None)
     for _ in range(2):  # what was harmless in one try may not be in the next: near the end of the stack, say
         good, bad = sift(turn, again, take)
@@ -58,7 +59,8 @@ def sift(turn: Turn, again: Callable[[], Pipeline], take: Take[T]) -> tuple[list
         except Exception as error:  # noqa: BLE001  # whatever it is, it becomes the reason of a dead letter
             if len(messages) == 1:
                 reason = f"cannot be processed ({type(error).__name__}: {error})"
-                log.error("%s: %s", messages[0].topic[:200], reason)  # noqa: TRY400
+                told = f"cannot be processed ({masks.reason(error)})"
+                log.error("%s: %s", masks.topic(messages[0].topic)[:200], told)  # noqa: TRY400
                 bad.append((messages[0], reason))
                 return
             half = len(messages) // 2

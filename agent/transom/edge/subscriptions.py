@@ -14,6 +14,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from transom.core.topics import Pattern, cover
+from transom.edge import masks
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Subscriptions:
         """Other filters from now on; `ask` tells the broker."""
         reduced = cover(filters)
         if len(reduced) < len(filters):
-            log.info("filters overlap: subscribing to %s in place of %s", ", ".join(reduced), ", ".join(filters))
+            log.info("filters overlap: subscribing to %s in place of %s", _named(reduced), _named(filters))
         self._wanted: Subscribed = dict.fromkeys(reduced, self._qos)
         self._patterns = [Pattern.parse(f) for f in reduced]
         self.refused.clear()
@@ -62,7 +63,7 @@ class Subscriptions:
         self.held = {name: qos for name, qos in self._wanted.items() if held.get(name) == qos}
         for name in [n for n in held if n not in self._wanted]:
             client.unsubscribe(name)
-            log.info("no longer subscribed to %s", name)
+            log.info("no longer subscribed to %s", masks.topic(name))
         for name, qos in self._wanted.items():
             if held.get(name) != qos:
                 if version5:  # stored messages only when the session did not have the filter already
@@ -88,7 +89,9 @@ class Subscriptions:
             return
         if reasons[0].is_failure:
             self.refused[name] = str(reasons[0])
-            log.error("the broker refuses the subscription to %s (%s): check its access rules", name, reasons[0])
+            log.error(
+                "the broker refuses the subscription to %s (%s): check its access rules", masks.topic(name), reasons[0]
+            )
         elif self.held is not None:
             self.held = self.held | {name: self._wanted.get(name, self._qos)}
             self._stored.discard(name)
@@ -106,9 +109,16 @@ class Subscriptions:
             if any(p.match(topic) is not None for p in self._patterns):
                 continue
             if names := [f for f in matching(topic) if f not in self._wanted]:
-                log.info("%s comes, which no stream asks for: unsubscribing from what may have asked", topic[:80])
+                log.info(
+                    "%s comes, which no stream asks for: unsubscribing from what may have asked",
+                    masks.topic(topic)[:80],
+                )
                 client.unsubscribe(names)
             return
+
+
+def _named(filters: Sequence[str]) -> str:
+    return ", ".join(map(masks.topic, filters))
 
 
 def matching(topic: str) -> Iterator[str]:

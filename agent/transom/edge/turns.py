@@ -15,6 +15,7 @@ from transom.core.events import Events
 from transom.core.model import Outputs
 from transom.core.pipeline import Pipeline, Turn
 from transom.dialects.plain import Publication, publications
+from transom.dialects.privacy import Privacy, Rule
 from transom.edge.inbox import Token
 from transom.edge.redelivered import Mark
 from transom.edge.sift import digest
@@ -49,10 +50,14 @@ class Turns:
     """pipeline: what it is after the turns that were landed, while `settled`. untick: time (monotonic) before which no
     turn should ask for idle series."""
 
-    def __init__(self, pipeline: Pipeline, base: str, rebuild: Callable[[Pipeline], Callable[[], Pipeline]]) -> None:
-        """rebuild: gives, at each call, the pipeline as it was after the turns that were landed."""
+    def __init__(
+        self, pipeline: Pipeline, base: str, rebuild: Callable[[Pipeline], Callable[[], Pipeline]],
+        privacy: Privacy | None = None,
+    ) -> None:  # fmt: skip
+        """rebuild: gives, at each call, the pipeline as it was after the turns that were landed. privacy: what of the
+        events may leave, all of them if None."""
         self.pipeline, self.settled, self.untick = pipeline, True, 0.0
-        self._base, self._rebuild = base, rebuild
+        self._base, self._rebuild, self._privacy = base, rebuild, privacy or Privacy(Rule())
         self._worker = ThreadPoolExecutor(1, "transom-model")
         self._flying: tuple[Work, list[Due], Future[list[Outputs]]] | None = None
 
@@ -107,7 +112,7 @@ class Turns:
         """None when that is not possible."""
         try:
             events = self.pipeline.judge(waiting, outputs())
-            return Done(work, events, list(publications(events, self._base)))
+            return Done(work, events, self._published(events))
         except Exception as error:
             log.exception("a message cannot be processed (%s): looking for it", type(error).__name__)
             return None
@@ -130,4 +135,7 @@ class Turns:
 
     def _take(self, pipeline: Pipeline, turn: Turn) -> tuple[Events, list[Publication]]:
         events = pipeline.take(turn)
-        return events, list(publications(events, self._base))
+        return events, self._published(events)
+
+    def _published(self, events: Events) -> list[Publication]:
+        return list(publications(self._privacy.events(events), self._base))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from transom.core.events import Events
 from transom.core.stream import Stream
+from transom.dialects.privacy import Privacy, Rule
 from transom.edge.listener import Answer, Listener, Request, local, text
 from transom.edge.observe import Snapshot
 from transom.settings import HttpSettings
@@ -30,8 +31,9 @@ NO_PAGE = {"viewers": 0, "dropped": 0, "refused": 0, "skipped": 0, "wrong_tokens
 class Web:
     """What listens for HTTP, if anything does. problem: why it does not although it should, else empty."""
 
-    def __init__(self, settings: HttpSettings, agent: str = "") -> None:
-        """agent: its id, for the page's title."""
+    def __init__(self, settings: HttpSettings, agent: str = "", privacy: Privacy | None = None) -> None:
+        """agent: its id, for the page's title; privacy: what the page may show, all if None."""
+        self._privacy = privacy or Privacy(Rule())
         self.settings, self.problem, self._agent = settings, "", agent
         self._snapshot: Snapshot | None = None
         self._turned: float | None = None  # when the run loop turned last; None before it begins and when it has ended
@@ -88,7 +90,7 @@ class Web:
     def show(self, events: Events, streams: Mapping[str, Stream]) -> None:
         """What has just happened, for the live page if there is one. streams: another mapping when they are others."""
         if self._page is not None:
-            self._page.take(events, streams)
+            self._page.take(self._privacy.page(events), streams)
 
     def viewers(self) -> dict[str, int]:
         """What BASE/health says of the live page."""

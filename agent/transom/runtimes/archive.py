@@ -35,8 +35,8 @@ def unpack(data: bytes, place: str) -> dict[str, bytes]:
     Raises ModelError (at `place`) for bytes that are no archive, are damaged, would unpack to too much, or hold a
     member that no model file has.
     """
-    _refuse_foreign(data, place)
     try:
+        _refuse_foreign(data, place)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
             _refuse_unsafe(entries, place)

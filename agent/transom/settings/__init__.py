@@ -18,6 +18,7 @@ from transom.settings.options import (
     AgentSettings,
     BrokerSettings,
     ModelsSettings,
+    PrivacySettings,
     Settings,
     TlsSettings,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "ChannelSettings",
     "HttpSettings",
     "ModelsSettings",
+    "PrivacySettings",
     "Reading",
     "Settings",
     "StreamSettings",

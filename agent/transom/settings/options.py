@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from transom.settings import rules
 from transom.settings.http import HttpSettings
-from transom.settings.quantities import Duration, PositiveDuration, Whole, Words
+from transom.settings.quantities import Duration, PositiveDuration, Size, Whole, Words
 from transom.settings.streams import Line, Section, StreamSettings
 
 ENV_PREFIX = "TRANSOM_"
@@ -229,6 +229,40 @@ class ModelsSettings(Section):
     )
 
 
+class PrivacySettings(Section):
+    """What leaves this box (docs/privacy.md), and how long readings stay on its disk."""
+
+    values: Annotated[Literal["full", "rounded", "none"], BeforeValidator(rules.lower)] = Field(
+        default="full",
+        description='Readings, and expected or forecast values, in what is published: "full", "rounded", or "none": '
+        "they are left out. Payloads of dead letters leave with full values and without a key only.",
+    )
+    digits: Whole = Field(
+        default=2,
+        ge=1,
+        le=7,
+        description="Significant digits of what is rounded. A channel's resolution, where it is set, goes before it.",
+    )
+    series_key_file: Path | None = Field(
+        default=None,
+        examples=["${CREDENTIALS_DIRECTORY}/series-key"],
+        description="File with a secret of 32 or more characters (openssl rand -hex 32). Series are then called by "
+        "pseudonyms everywhere outside: `transom pseudonym NAME` computes them. Default: by their names.",
+    )
+    keep: PositiveDuration | None = Field(
+        default=None,
+        examples=["1h"],
+        description="Duration after which raw readings leave the journal, and with them alerts that the broker has not "
+        "taken, which are counted as dropped. Default: until a snapshot holds them, and until it has.",
+    )
+    keep_alerts: Size | None = Field(
+        default=None,
+        examples=["16MiB"],
+        description="Size of the alerts that may wait in the journal; beyond it the oldest are dropped and counted. "
+        "Default: no limit.",
+    )
+
+
 class Settings(BaseSettings):
     """The whole configuration, complete and checked."""
 
@@ -247,6 +281,7 @@ class Settings(BaseSettings):
     homeassistant: HomeAssistantSettings = Field(default_factory=HomeAssistantSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     models: ModelsSettings = Field(default_factory=ModelsSettings)
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     streams: dict[str, StreamSettings] = Field(default={}, description="What is watched, by name.")
 
     _config: Path | None = PrivateAttr(None)

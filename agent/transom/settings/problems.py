@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from transom.errors import TransomError
 from transom.flags import nearest
-from transom.settings.options import AgentSettings, BrokerSettings, Settings, TlsSettings
+from transom.settings.options import AgentSettings, BrokerSettings, PrivacySettings, Settings, TlsSettings
 from transom.settings.quantities import shown
 from transom.settings.sources import Layers, Loc, dotted
 from transom.settings.streams import ChannelSettings, StreamSettings
@@ -79,6 +79,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "agent": AgentSettings,
     "broker": BrokerSettings,
     "broker.tls": TlsSettings,
+    "privacy": PrivacySettings,
     "streams.NAME": StreamSettings,
     "streams.NAME.channels.NAME": ChannelSettings,
 }

@@ -17,6 +17,7 @@ from transom.settings.options import (
     BrokerSettings,
     HomeAssistantSettings,
     ModelsSettings,
+    PrivacySettings,
     TlsSettings,
 )  # fmt: skip
 from transom.settings.streams import ChannelSettings, StreamSettings
@@ -43,6 +44,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("homeassistant", HomeAssistantSettings),
     ("http", HttpSettings),
     ("models", ModelsSettings),
+    ("privacy", PrivacySettings),
     ("streams.pumps", StreamSettings),
     ("streams.pumps.channels.temperature", ChannelSettings),
 )

@@ -162,7 +162,9 @@ def channels(raw: object) -> object:
 def across(layers: Origins, *, need_streams: bool) -> list[TransomError]:
     """Problems between keys and with the files they name. Works on the raw tables, so that a wrong type hides none."""
     raw = layers.merged
-    found = [*_broker(_table(raw, "broker")), *secrets.http(_table(raw, "http"))]
+    found = [
+        *_broker(_table(raw, "broker")), *secrets.http(_table(raw, "http")), *secrets.privacy(_table(raw, "privacy"))
+    ]  # fmt: skip
     streams = raw.get("streams", {})
     if need_streams and streams in ({}, None):
         found.append(

@@ -16,6 +16,7 @@ from transom.settings.quantities import shown
 LARGEST_PASSWORD = 64 << 10  # MQTT 5.0, section 3.1.3.6: its length has two bytes
 LARGEST_PEM = 16 << 20
 LARGEST_TOKEN = 4 << 10
+LEAST_KEY = 32  # characters of the secret of pseudonyms
 HELD = {("broker", "password"): LARGEST_PASSWORD, ("http", "token"): LARGEST_TOKEN}  # secrets that KEY_file may hold
 
 Problem = tuple[tuple[str, ...], str, str]
@@ -47,13 +48,20 @@ def http(raw: Mapping[str, Any]) -> Iterator[Problem]:
     yield from file(("http", "token_file"), raw.get("token_file"), LARGEST_TOKEN)
 
 
-def file(loc: tuple[str, ...], name: object, limit: int) -> Iterator[Problem]:
-    """What is wrong with the file that a key names. limit: bytes."""
+def privacy(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from file(("privacy", "series_key_file"), raw.get("series_key_file"), LARGEST_PASSWORD, LEAST_KEY)
+
+
+def file(loc: tuple[str, ...], name: object, limit: int, least: int = 1) -> Iterator[Problem]:
+    """What is wrong with the file that a key names. limit: bytes; least: characters."""
     if not isinstance(name, str):
         return
     try:
-        if not read_text(Path(name), limit):
+        found = len(read_text(Path(name), limit))
+        if not found:
             yield loc, f"{shown(name)} is empty", "write the file's content or remove the key"
+        elif found < least:
+            yield loc, f"{shown(name)} has {found} characters, too few", f"write {least} or more: openssl rand -hex 32"
     except OSError as error:
         yield loc, f"{shown(name)} cannot be read: {error.strerror}", "check the path and its permissions"
     except ValueError as error:

@@ -27,6 +27,7 @@ _FILES = (
     ("broker", "tls", "key_file"),
     ("http", "token_file"),
     ("broker", "tls", "key_password_file"),
+    ("privacy", "series_key_file"),
 )
 
 

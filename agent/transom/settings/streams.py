@@ -43,6 +43,12 @@ class ChannelSettings(Section):
         description='Dotted path of the value in the payload, as in "AM2301.Temperature". "": the channel\'s name.',
     )
     unit: str = Field(default="", description='Unit for people, as in "°C"; nothing is converted.')
+    resolution: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description='What its values are rounded to with privacy.values = "rounded". 0: to privacy.digits.',
+    )
     switch: bool = Field(default=False, description="true: booleans and on/off words are read as 1 and 0.")
     on: Words = Field(default=(), description="Words that mean 1. []: the usual ones (on, true, open, yes, active, …).")
     off: Words = Field(

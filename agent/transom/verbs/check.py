@@ -144,7 +144,8 @@ def summary(
         page = ", /live/" if settings.http.page else ""
         yield f"http           {settings.http.host}:{settings.http.port}: /metrics, /healthz, /readyz{page}"
     trust = trust_notes(allow_unsigned=settings.models.allow_unsigned, vouchers=vouchers)
-    notes = (*trust, *broker_notes(broker), *remote_notes(settings), *http_notes(settings.http))
+    of_settings = (*remote_notes(settings), *http_notes(settings.http), *privacy_notes(settings))
+    notes = (*trust, *broker_notes(broker), *of_settings)
     for note in (*notes, *stream_notes(settings, bundles)):
         yield f"WARNING        {note}"
     yield "no problems"
@@ -166,6 +167,14 @@ def remote_notes(settings: Settings) -> Iterator[str]:
     if settings.agent.remote and settings.broker.username is None and settings.broker.tls.cert_file is None:
         calls = ", ".join(settings.agent.remote)
         yield f"agent.remote: anyone whom the broker lets publish may call {calls}; see docs/remote-calls.md"
+
+
+def privacy_notes(settings: Settings) -> Iterator[str]:
+    key = settings.privacy.series_key_file
+    if key is not None and key.stat().st_mode & 0o077:
+        yield f"privacy.series_key_file: other users may read it; chmod 600 {key}"
+    if settings.privacy.values == "none" and settings.homeassistant.enabled:
+        yield 'homeassistant: privacy.values = "none" leaves no expected or forecast values to show there'
 
 
 def http_notes(http: HttpSettings) -> Iterator[str]:

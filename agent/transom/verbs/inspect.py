@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transom.core.model import PROMISED, Channel, Manifest, manifest_as_dict
+from transom.core.model import PROMISED, Channel, Manifest, Privacy, manifest_as_dict
 from transom.runtimes import choice, onnx, torchscript
 from transom.settings.quantities import format_duration
 
@@ -108,6 +108,9 @@ def rows(model: choice.Loaded, latency: dict[int, float]) -> Iterator[tuple[str,
         yield "calibration", f"{len(scores)} scores of normal windows, {scores[0]:.3g} to {scores[-1]:.3g}"
     if m.data:
         yield "data", m.data
+    if isinstance(m.privacy, Privacy):
+        p = m.privacy
+        yield "privacy", f"epsilon {p.epsilon:g} at delta {p.delta:g} for a {p.unit} of the training data"
     if m.metrics:
         yield "metrics", "\n".join(f"{name} {value:.6g}" for name, value in m.metrics.items())
     if m.twin_of:

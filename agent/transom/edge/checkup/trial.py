@@ -45,8 +45,8 @@ class Trial:
         self._answer, self.present = reason, bool(flags.session_present)
 
     def _on_batch(self, batch: Sequence[Any]) -> None:
-        self.client.acknowledge([mid for _, _, first, mid in batch if first & 6])
-        for topic, payload, first, _ in batch:
+        self.client.acknowledge([mid for _, _, first, mid, *_ in batch if first & 6])
+        for topic, payload, first, *_ in batch:
             name = topic.decode(errors="replace") if isinstance(topic, bytes) else str(topic)
             self.heard.append((name, bytes(payload), bool(first & RETAIN)))
 
