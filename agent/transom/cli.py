@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "keygen": ("transom.verbs.keygen", "make the pair of keys with which models are signed"),
     "sign": ("transom.verbs.sign", "sign a model file, so that agents that trust the key run it"),
     "verify": ("transom.verbs.verify", "whether an agent would run a model file, and who signed it"),
+    "push": ("transom.verbs.push", "send a signed model over MQTT to a running agent, or to a group of them"),
     "bench": (
         "transom.verbs.bench",
         "readings a second, latency, memory and start on this machine, with a plain script beside",

@@ -117,5 +117,6 @@ class Bulletin:
             "readings_per_s": self._rate.of(self.received()),
             "overloaded": agent.overload.on, "outbox": agent.outbox.waiting | agent.outbox.counts,
             "journal": keeper.counts(), "clock_steps": agent.present.clock.steps,
-            "calls": dict(agent.remote.counts), "drift": drift_body(*agent.pipeline.drifting()),
+            "calls": dict(agent.remote.counts), "updates": dict(agent.arrivals.desk.counts),
+            "drift": drift_body(*agent.pipeline.drifting()),
         }  # fmt: skip

@@ -13,6 +13,8 @@ from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.pipeline import Message, Pipeline, Turn
 from transom.edge import logs, observe
+from transom.edge.arrival.arrivals import Arrivals
+from transom.edge.arrival.desk import Store
 from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
 from transom.edge.homeassistant import Discovery
@@ -42,7 +44,7 @@ class Agent:
 
     def __init__(
         self, settings: Settings, assembly: Assembly, on_events: Callable[[Events, int], None] | None = None,
-        reload: Reload | None = None, supervisor: Supervisor | None = None,
+        reload: Reload | None = None, supervisor: Supervisor | None = None, store: Store | None = None,
     ) -> None:  # fmt: skip
         """on_events: told of each batch of events with the present (ms since 1970), in the run loop's thread.
         supervisor: told how it goes; nobody if None."""
@@ -60,6 +62,7 @@ class Agent:
         self.outbox = Outbox(a.outbox, a.max_age, self.keeper.waiting)
         self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None)
         self._discovery = Discovery(settings)
+        self.arrivals = Arrivals(settings, store)
         self.connection: Connection | None = None
         self.present = Present()
         self._noted: list[Any] | None = None  # what was noted last
@@ -81,8 +84,10 @@ class Agent:
         try:
             self._restore()
             self._bulletin.begin()
+            self.arrivals.start()
             self._watch(self._connect(self._subscriptions()), stop)
         finally:
+            self.arrivals.close()
             self.web.close()
 
     def _watch(self, connection: Connection, stop: threading.Event) -> None:
@@ -123,8 +128,8 @@ class Agent:
         jump = self.present.look(self.connection, self.pipeline.streams.values())
         behind = bool(messages) and len(self.inbox) > 0
         tick = self.present.tick(self.connection, behind=behind, after=self._turns.untick)
-        shed = self.remote.shed(drained.shed)
-        messages = self._discovery.take(messages)
+        shed = self.arrivals.shed(self.remote.shed(drained.shed))
+        messages = self.arrivals.take(self._discovery.take(messages))
         segments = self.remote.split(messages)
         for requests, part in segments[:-1]:  # a call acts between the messages before and after it
             self._one(requests, Work(Turn(part, jump=jump, shed=shed)), ahead=False)
@@ -140,6 +145,7 @@ class Agent:
         for answer in self.remote.answers():
             self.connection.publish(answer)
         self._discovery.speak(self.pipeline, self.connection, time.monotonic())
+        self.arrivals.speak(self.pipeline, self.connection)
 
     def _one(self, requests: Sequence[Message], work: Work, *, ahead: bool) -> None:
         """A turn, and before its messages what these requests want."""
@@ -220,7 +226,7 @@ class Agent:
         log.info("state restored: %s series", sum(a["series"] for a in self.pipeline.accounts().values()))
 
     def _filters(self) -> list[str]:
-        return [*self.pipeline.filters, *self.remote.filters, *self._discovery.filters]
+        return [*self.pipeline.filters, *self.remote.filters, *self._discovery.filters, *self.arrivals.filters]
 
     def _subscriptions(self) -> dict[str, int] | None:
         """What this broker's session is known to hold."""
@@ -232,7 +238,7 @@ class Agent:
         connection = self.connection = Connection(
             broker_options(self.settings), filters=self._filters(), inbox=self.inbox, subscribed=subscribed,
             will=self._bulletin.status("offline"), birth=self._bulletin.birth,
-            stored=self._discovery.stored,
+            stored=[*self._discovery.stored, *self.arrivals.stored],
         )  # fmt: skip
         self._bulletin.status_told()
         connection.start()
@@ -252,6 +258,7 @@ class Agent:
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
         self._discovery.configure(settings)
+        self.arrivals.configure(settings)
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
         self.vouchers = assembly.vouchers
         self.web.change(settings.http)

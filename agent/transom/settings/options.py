@@ -12,8 +12,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from transom.settings import rules
-from transom.settings.quantities import Duration, PositiveDuration, Whole, Words
+from transom.settings import arriving, rules
+from transom.settings.quantities import Duration, PositiveDuration, Size, Whole, Words
 from transom.settings.streams import Line, Section, StreamSettings
 
 ENV_PREFIX = "TRANSOM_"
@@ -78,6 +78,11 @@ class AgentSettings(Section):
         default=(),
         description='Calls that are answered on transom/<id>/request/<call>: "ping", "reload", "mute" (and unmute), '
         '"acknowledge", "explain", "set-budget". []: none. Whoever may publish there may call (docs/remote-calls.md).',
+    )
+    groups: Annotated[Words, AfterValidator(arriving.groups)] = Field(
+        default=(),
+        description="Groups that this agent belongs to, one topic level each: it takes the models that are sent to "
+        "them too (transom push --group NAME).",
     )
     threads: Whole = Field(
         default=1, ge=1, le=256, description="Threads of the models. One is fastest for small models."
@@ -221,6 +226,25 @@ class ModelsSettings(Section):
         default=False,
         description="true: model files run for which nobody vouches. Whoever can write such a file, or its folder, "
         "then decides what the agent computes.",
+    )
+    updates: Annotated[Words, AfterValidator(arriving.origins)] = Field(
+        default=(),
+        description='Ways by which newer models may arrive: "mqtt" (transom push; needs trusted_keys), "folder" '
+        '(updates_folder), "https" (update_url of a stream). []: none (docs/updates.md).',
+    )
+    updates_folder: Path | None = Field(
+        default=None,
+        examples=["/var/lib/transom/incoming"],
+        description="Folder that is watched for newer models: STREAM/ANYTHING.pt, with its .minisig, put there by a "
+        "rename.",
+    )
+    updates_ca_file: Path | None = Field(
+        default=None,
+        examples=["/etc/transom/ca.pem"],
+        description="PEM file with the authorities that are trusted for update_url. Default: those of the system.",
+    )
+    updates_largest: Annotated[Size, AfterValidator(arriving.largest)] = Field(
+        default=64 << 20, description="Size of the largest model that is taken from elsewhere, at most 128MiB."
     )
 
 

@@ -14,9 +14,17 @@ from zoneinfo import ZoneInfo, available_timezones
 from transom.core.topics import Pattern
 from transom.errors import PatternError, TransomError
 from transom.flags import nearest
+from transom.settings import arriving
 from transom.settings.quantities import parse_list, shown
 
-RESERVED = ("status", "info", "health", "request", "response")  # transom/<id>/<these> are the agent's own topics
+RESERVED = (
+    "status",
+    "info",
+    "health",
+    "request",
+    "response",
+    "update",
+)  # transom/<id>/<these> are the agent's own topics
 REMOTE = ("ping", "reload", "mute", "acknowledge", "explain", "set-budget")  # unmute is allowed with mute
 LARGEST_PASSWORD = 64 << 10  # MQTT 5.0, section 3.1.3.6: its length has two bytes
 LARGEST_PEM = 16 << 20
@@ -157,7 +165,7 @@ def channels(raw: object) -> object:
 def across(layers: Origins, *, need_streams: bool) -> list[TransomError]:
     """Problems between keys and with the files they name. Works on the raw tables, so that a wrong type hides none."""
     raw = layers.merged
-    found = [*_broker(_table(raw, "broker"))]
+    found = [*_broker(_table(raw, "broker")), *arriving.across(raw)]
     streams = raw.get("streams", {})
     if need_streams and streams in ({}, None):
         found.append(

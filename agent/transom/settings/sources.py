@@ -25,6 +25,8 @@ _FILES = (
     ("broker", "tls", "ca_file"),
     ("broker", "tls", "cert_file"),
     ("broker", "tls", "key_file"),
+    ("models", "updates_folder"),
+    ("models", "updates_ca_file"),
 )
 
 
