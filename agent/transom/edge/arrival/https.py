@@ -42,6 +42,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         parts = urlsplit(newurl)
         if parts.scheme.lower() != "https" or "@" in parts.netloc:
+            fp.close()
             raise ModelError(shown(req.full_url), f"sends on to {shown(newurl)}", "let it lead to https only")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -108,7 +109,10 @@ class _answer:  # noqa: N801  # reads as a function
             if have and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return
             kind = AbsentError if error.code in (401, 403, 404, 410) else FetchError
-            raise kind(shown(url), f"answers {error.code} {error.reason}", "check the address") from None
+            word = "redirects too often" if 300 <= error.code < 400 else f"answers {error.code}"
+            raise kind(
+                shown(url), f"{word} ({http.client.responses.get(error.code, '?')})", "check the address"
+            ) from None
         except (OSError, http.client.HTTPException) as error:
             raise FetchError(shown(url), reason(error), "it is tried again") from None
 

@@ -70,6 +70,8 @@ class Receiver:
         """Of the active file. Raises nothing for a wrong one: it is counted, and still wanted."""
         if self._parts is None:
             return
+        chunks = self._parts.chunks
+        bad = chunks.bad
         try:
             kept = self._parts.write(number, data, now)
         except OSError as error:
@@ -80,11 +82,11 @@ class Receiver:
         if kept:
             self._heard = now
             self._desk.counts["chunks"] += 1
-        elif self._parts.chunks.bad and self._parts.chunks.bad & (self._parts.chunks.bad - 1) == 0:  # 1, 2, 4, …
-            log.warning(
-                "streams.%s: %d chunks of %s… came that are not what was offered: passed over",
-                self._parts.stream, self._parts.chunks.bad, self._parts.offer.sha256[:12],
-            )  # fmt: skip
+        elif chunks.bad > bad:
+            self._desk.counts["bad_chunks"] += 1
+            if chunks.bad & bad == 0:  # the 1st, 2nd, 4th, 8th, …
+                name, digest = self._parts.stream, self._parts.offer.sha256[:12]
+                log.warning("streams.%s: chunk %d of %s… is not what was offered: passed over", name, number, digest)
 
     def hurry(self) -> None:
         """The connection is new: what was on its way is lost."""
