@@ -5,8 +5,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from tests_support import Distance, Heard
+from transom.core.pipeline import Pipeline
+from transom.core.stream import StreamSpec
 from transom.dialects import updates
 from transom.dialects.updates import Offer, Progress
+from transom.edge.assembly import Assembly
+from transom.edge.service import Agent
 from transom.errors import ModelError
 from transom.runtimes import minisign
 from transom.runtimes.minisign import SecretKey
@@ -53,7 +58,7 @@ def signed(data: bytes, key: SecretKey = KEY, label: str = "pump@3") -> str:
     return minisign.sign(data, key, f"timestamp:1 file:pump.pt model:{label}")
 
 
-def offer_of(data: bytes, key: SecretKey = KEY, label: str = "pump@3", chunk: int = 1024) -> Offer:
+def offer_of(data: bytes, key: SecretKey = KEY, label: str = "pump@3", chunk: int = 2048) -> Offer:
     name, _, version = label.partition("@")
     return updates.make_offer(data, signed(data, key, label), name, version, ".pt", secrets.token_hex(8), "", chunk)
 
@@ -65,3 +70,14 @@ def piece(data: bytes, offer: Offer, number: int) -> bytes:
 def progress_in(publications: list[Any]) -> list[Progress]:
     found = [updates.decode_progress(p.payload) for p in publications if p.topic.endswith("/update/progress")]
     return [p for p in found if p is not None]
+
+
+def agent_of(settings: Settings, store: Noted) -> Agent:
+    spec = StreamSpec("s", "plant/{device}/{channel}", threshold=20.0, budget=None)
+    return Agent(settings, Assembly(Pipeline([(spec, Distance())], own_prefix=f"{settings.base}/"), {}), store=store)
+
+
+def first_on(port: int, topic: str) -> bytes:
+    """The first message of a topic that a new subscriber gets."""
+    with Heard(port, topic) as other:
+        return other.wait_for(topic)

@@ -20,7 +20,7 @@ from transom.edge.arrival.handled import Handled
 from transom.edge.arrival.receiver import Receiver
 from transom.runtimes import minisign
 
-DATA = random.Random(7).randbytes(40_000)
+DATA = random.Random(7).randbytes(80_000)
 OPEN: list[Receiver] = []
 
 
@@ -96,11 +96,11 @@ def test_what_was_offered_arrives_whole_and_nothing_is_left(tmp_path: Path) -> N
         (msgspec.structs.replace(offer_of(DATA), version="9"), "says pump@9 and its signature pump@3"),
         (msgspec.structs.replace(offer_of(DATA), blake2b="0" * 128), "is not of this file"),
         (offer_of(DATA, label="pump@1"), "pump@1 is older than the pump@2 that runs"),
-        (offer_of(random.Random(1).randbytes(70_000)), "models.updates_largest allows 65,536"),
+        (offer_of(random.Random(1).randbytes(100_000)), "models.updates_largest allows 81,920"),
     ],
 )
 def test_nothing_is_asked_for_of_what_would_not_be_taken(tmp_path: Path, offer: Offer, reason: str) -> None:
-    side = Side(tmp_path, updates_largest="64KiB")
+    side = Side(tmp_path, updates_largest="80KiB")
     side.desk.running = {"s": manifest("2")}
     side.offered(offer)
     assert reason in side.last.reason
@@ -157,7 +157,7 @@ def test_a_full_disk_is_told_before_the_download(tmp_path: Path, monkeypatch: py
 def test_a_wrong_chunk_is_not_kept_and_asked_for_again(tmp_path: Path) -> None:
     side, offer = Side(tmp_path), offer_of(DATA)
     side.offered(offer)
-    side.receiver.chunk(0, bytes(1024), side.now)
+    side.receiver.chunk(0, bytes(2048), side.now)
     side.receiver.chunk(5000, b"x", side.now)
     assert side.wanted.pop(0) == 0  # and nobody else sends it
     assert side.serve(DATA, offer) == offer.chunks
@@ -212,7 +212,7 @@ def test_a_damaged_part_is_found_at_the_restart(tmp_path: Path) -> None:
     side.receiver.close()
     part = side.folder / offer.sha256 / "part"
     with part.open("r+b") as file:
-        file.seek(3 * 1024)
+        file.seek(3 * 2048)
         file.write(b"damaged")
     again = Side(tmp_path)
     again.receiver.resume(again.now)
@@ -266,7 +266,7 @@ def test_endless_offers_are_looked_at_at_a_bounded_rate(tmp_path: Path) -> None:
 
 
 def test_an_offer_nobody_serves_gives_way_and_is_given_up_in_the_end(tmp_path: Path) -> None:
-    side, lonely, served = Side(tmp_path), offer_of(DATA), offer_of(DATA[:5000])
+    side, lonely, served = Side(tmp_path), offer_of(DATA), offer_of(DATA[:9000])
     side.offered(lonely)
     side.offered(served, "t")
     side.wanted.clear()
@@ -274,7 +274,7 @@ def test_an_offer_nobody_serves_gives_way_and_is_given_up_in_the_end(tmp_path: P
     assert (side.last.state, side.last.reason) == ("waiting", "nobody sends: transom push")
     side.step(receivers.TURN)
     side.wanted = side.wanted[-5:]
-    side.serve(DATA[:5000], served)
+    side.serve(DATA[:9000], served)
     side.step()
     assert [o[0] for o in side.store.offers] == ["t"]
     side.step(1)

@@ -34,7 +34,7 @@ class Receiver:
         self._parts: Parts | None = None
         self._waiting: dict[str, Offer] = {}  # by stream
         self._answers: dict[str, Progress] = {}  # by push
-        self._bucket = Bucket(RATE, BURST)
+        self._bucket, self._complaints = Bucket(RATE, BURST), Bucket(RATE, 1.0)
         self._heard = self._told = 0.0  # when a chunk came, and when progress was told
         self._last: Progress | None = None
 
@@ -54,7 +54,8 @@ class Receiver:
             offer = updates.decode_offer(payload)
         except UpdateError as error:
             self._desk.counts["unreadable"] += 1
-            log.warning("an offer of a model for %r is passed over: %s", stream[:80], error)
+            if self._complaints.take():
+                log.warning("an offer of a model for %r is passed over: %s", stream[:80], error)
             return
         if self._parts is not None and self._parts.offer == offer and self._parts.stream == stream:
             self._parts.chunks.hurry()  # whoever says it again has it
