@@ -26,6 +26,12 @@ settings.register_profile(
 settings.load_profile("transom")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side, the file that waits longest comes first; the others fit in beside it."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("fault") is None)
+
+
 def missing(reason: str) -> None:
     """Skips the test, or fails it where nothing may be missing."""
     if os.environ.get("TRANSOM_NO_SKIP") == "1":

@@ -40,7 +40,7 @@ def told(events: list[Events]) -> list[tuple[str, int]]:
 
 def one(pipeline: Pipeline) -> str:
     """The id of the only alert that is up."""
-    ((alert, _),) = pipeline.streams["s"].judge.up(0)
+    ((alert, _),) = pipeline.streams["s"].judge.standing.up(0)
     return alert
 
 
@@ -189,7 +189,7 @@ def test_any_split_around_calls_gives_the_same_events(
         wanted = asked.get(at)
         if not isinstance(wanted, str):
             return [wanted] if wanted is not None else []
-        up = p.streams["s"].judge.up(0) if p.streams["s"].intake.series_count else []
+        up = p.streams["s"].judge.standing.up(0) if p.streams["s"].intake.series_count else []
         if not up:
             return []
         (alert, kind), *_ = up

@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.core import segments, telling
-from transom.core.alerts import CALM, CALM_SCORE, CRITICAL, SEVERITIES, Alerts, AlertSpec, Change, State, alert_id
-from transom.core.attention import RAISE, Attention, Call
-from transom.core.blame import Blame, in_order
+from transom.core.alerts import CALM, CALM_SCORE, CRITICAL, SEVERITIES, Alerts, AlertSpec, Change, State
+from transom.core.attention import Attention, Call
+from transom.core.blame import Blame
 from transom.core.calibration import Calibration
 from transom.core.drift import Drift
-from transom.core.events import Alert, DriftReport, Events, Predictions, lasted
+from transom.core.events import DriftReport, Events, Predictions
 from transom.core.grid import Silence
 from transom.core.hold import ACCEPT
 from transom.core.intake import Intake, names_of
 from transom.core.model import Manifest, Outputs, Windows
 from transom.core.own import Own, Told, told_again
+from transom.core.standing import Standing
 
 HIGHEST_BAR = 0.2  # a budget so large that more windows would exceed it says nothing
 
@@ -40,6 +41,7 @@ class Judge:
         self.alerts, self.attention = Alerts(spec), Attention()
         self._configured = budget
         self.blame = Blame(len(manifest.channels))
+        self.standing = Standing(intake, manifest.label, self.alerts, self.attention, self.blame)
         # Of a model of its own channels the score may creep too.
         self.drift = Drift(len(manifest.channels) + (manifest.task == "anomaly" and not manifest.any_sensor))
         self.counts = {"windows": 0, "alerts": 0, "unscored": 0}
@@ -91,7 +93,7 @@ class Judge:
         alerts = [
             telling.anomaly(predictions, i, self.intake.units(int(windows.series[i])), int(change[i]), int(since[i]),
                             float(peak[i]), SEVERITIES[severity[i]], why[i], place[i],
-                            self._seen(int(windows.series[i]), "anomaly", over=change[i] == Change.CLEAR))
+                            self.standing.seen(int(windows.series[i]), "anomaly", over=change[i] == Change.CLEAR))
             for i in told.tolist()
         ]  # fmt: skip
         return Events([predictions], alerts)
@@ -235,7 +237,9 @@ class Judge:
                 before[a : a + int(hit[-1]) + 1 if len(hit) else a] = True
             self._judge_some(events, windows, outputs, before & left)
             left &= ~before
-            events.alerts += self._silence(silence, rows)
+            told, raised = self.standing.silence(silence, rows)
+            events.alerts += told
+            self.counts["alerts"] += raised
         self._judge_some(events, windows, outputs, left)
         return events
 
@@ -243,50 +247,6 @@ class Judge:
         if rows.any():
             some = Windows(windows.series[rows], windows.end[rows], windows.values[rows])
             events.extend(self.judge(some, {key: array[rows] for key, array in outputs.items()}))
-
-    def _silence(self, silence: Silence, rows: NDArray[np.int64]) -> list[Alert]:
-        told: list[Alert] = []
-        series, times = silence.series[rows], silence.time[rows]
-        change = self.alerts.silence(series, times, silence.back[rows])
-        self.counts["alerts"] += int((change == Change.RAISE).sum())
-        shown = self.attention.tell_silence(series, times, change)
-        for i, time, kind, happened in zip(
-            series.tolist(), times.tolist(), shown.tolist(), change.tolist(), strict=True
-        ):
-            if kind:
-                told.append(self._no_data(i, time, kind))
-            if happened == Change.CLEAR:
-                self.alerts.silent_since[i] = self.alerts.fills["silent_since"]
-            if (
-                kind == Change.CLEAR and self.alerts.active[i] and self.attention.kept_back[i] != RAISE
-            ):  # both kinds share a retained topic: the last stays
-                told.append(self._still_up(i, time))
-        return told
-
-    def _still_up(self, series: int, time: int) -> Alert:
-        name, since = self.intake.names[series], int(self.alerts.since[series])
-        return Alert(
-            id=alert_id(self.intake.name, name, "anomaly", since), event="update", kind="anomaly",
-            severity=SEVERITIES[self.alerts.severity[series]], stream=self.intake.name, series=name,
-            model=self.manifest.label, since=since, time=time, peak_score=float(self.alerts.peak[series]),
-            summary=f"the anomaly that began {lasted(time - since)} ago, before the silence, is still up",
-            acknowledged=self._seen(series, "anomaly", over=False),
-            channels=tuple(self.intake.labels[series][j] for j in in_order(self.blame.place[series])),
-        )  # fmt: skip
-
-    def _no_data(self, series: int, time: int, change: int) -> Alert:
-        since = int(self.alerts.silent_since[series])
-        name = self.intake.names[series]
-        what = " and ".join(self.intake.labels[series]) if len(self.intake.labels[series]) < 4 else "all channels"
-        if change == Change.CLEAR:
-            text = f"{what} is back after {lasted(time - since)} without a reading"
-        else:
-            text = f"{what}: no reading for longer than max_gap"
-        return Alert(
-            id=alert_id(self.intake.name, name, "no-data", since), event=telling.CHANGES[change], kind="no-data",
-            severity="warning", stream=self.intake.name, series=name, model=self.manifest.label, since=since, time=time,
-            summary=text, acknowledged=self._seen(series, "no-data", over=change == Change.CLEAR),
-        )  # fmt: skip
 
     def drifting(self, most: int) -> tuple[int, list[DriftReport]]:
         """How many channels drift, or are away from the training data, and those `most` that have moved farthest."""
@@ -305,10 +265,6 @@ class Judge:
         names, units = self.intake.labels[series], self.intake.units(series)
         return (names[channel], units[channel]) if channel < len(names) else ("score", "")
 
-    def wake(self, now: int) -> list[Alert]:
-        """No-data alerts that a mute kept back until now (µs)."""
-        return [self._no_data(i, now, Change.RAISE) for i in self.attention.waking(now).tolist()]
-
     # --- what people say ----------------------------------------------------------------------------------------------
 
     def call(self, call: Call, series: int | None) -> None:
@@ -323,47 +279,8 @@ class Judge:
             self.attention.mute(series, call.until, call.kind)
         elif call.verb == "unmute":
             self.attention.unmute(series)
-        elif call.verb == "acknowledge" and call.alert in {i for i, _ in self.up(series)}:
+        elif call.verb == "acknowledge" and call.alert in {i for i, _ in self.standing.up(series)}:
             self.attention.acknowledge(series, call.kind, call.by, call.at)
-
-    def up(self, series: int) -> list[tuple[str, str]]:
-        """(id, kind) of the alerts of a series that are up."""
-        name, none = self.intake.names[series], self.alerts.fills["silent_since"]
-        up = [("anomaly", int(self.alerts.since[series]))] if self.alerts.active[series] else []
-        up += [("no-data", int(self.alerts.silent_since[series]))] if self.alerts.silent_since[series] != none else []
-        return [(alert_id(self.intake.name, name, kind, since), kind) for kind, since in up]
-
-    def find(self, alert: str) -> tuple[int, str] | None:
-        """Series and kind of an alert that is up."""
-        candidates = np.flatnonzero(
-            self.alerts.active | (self.alerts.silent_since != self.alerts.fills["silent_since"])
-        )
-        found = ((i, kind) for i in candidates.tolist() for known, kind in self.up(i) if known == alert)
-        return next(found, None)
-
-    def _seen(self, series: int, kind: str, *, over: bool) -> tuple[str, int] | None:
-        seen = self.attention.seen
-        return seen.pop((series, kind), None) if over else seen.get((series, kind))
-
-    def forget(self, series: NDArray[np.int32], now: int) -> list[Alert]:
-        """Ends the alerts of series that give their place back."""
-        ended = []
-        for i in series.tolist():
-            for active, kind, since in (
-                (bool(self.alerts.active[i]) and self.attention.kept_back[i] != RAISE, "anomaly",
-                 int(self.alerts.since[i])),
-                (self.alerts.silent_since[i] != self.alerts.fills["silent_since"]
-                 and not self.attention.silence_kept_back[i], "no-data", int(self.alerts.silent_since[i])),
-            ):  # fmt: skip
-                if active:
-                    name = self.intake.names[i]
-                    ended.append(Alert(
-                        id=alert_id(self.intake.name, name, kind, since), event="clear", kind=kind,  # type: ignore[arg-type]
-                        severity="warning", stream=self.intake.name, series=name, model=self.manifest.label,
-                        since=since, time=now, summary="the series has been silent for longer than forget_after",
-                        acknowledged=self._seen(i, kind, over=True),
-                    ))  # fmt: skip
-        return ended
 
     def snapshot(self) -> dict[str, Any]:
         return {

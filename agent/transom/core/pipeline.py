@@ -167,7 +167,7 @@ class Pipeline:
         waiting = [stream.tick(now) for stream in self.streams.values()]
         events = self.judge(waiting, infer(waiting))
         for stream in self.streams.values():
-            events.alerts += stream.judge.wake(now)
+            events.alerts += stream.judge.standing.wake(now)
             forgot, told = stream.forget(now)
             events.extend(told)
             if forgot:

@@ -111,7 +111,7 @@ class Stream:
         gone = self.grid.forgotten(now)
         if not len(gone):
             return False, Events()
-        events = Events(alerts=self.judge.forget(gone, now), moved=True)
+        events = Events(alerts=self.judge.standing.forget(gone, now), moved=True)
         for room in (self.grid, self.buffers, self.judge):
             room.reset(gone)
         if self.onlooker is not None:

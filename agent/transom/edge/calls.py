@@ -95,7 +95,7 @@ def _place(request: Unmute, pipeline: Pipeline) -> tuple[Stream, str, str]:
 
 def _alert(alert: str, pipeline: Pipeline) -> tuple[Stream, str, str]:
     for stream in pipeline.streams.values():
-        found = stream.judge.find(alert)
+        found = stream.judge.standing.find(alert)
         if found is not None:
             return stream, stream.intake.names[found[0]], found[1]
     raise RequestError("alert", f"{alert!r} is not up", "an alert that has ended needs nothing more")
