@@ -6,9 +6,9 @@ before a single chunk is asked for, and the file must have it in the end.
 
 import re
 
-from transom.core.model import Manifest
 from transom.dialects.updates import Offer
 from transom.edge.arrival.desk import Desk
+from transom.edge.rollout import fit
 from transom.errors import ModelError
 from transom.runtimes import minisign
 from transom.runtimes.minisign import SignatureError
@@ -27,10 +27,12 @@ def admit(offer: Offer, stream: str, desk: Desk) -> None:
         raise ModelError(
             "offer", f"says {offer.name}@{offer.version} and its signature {label[1]}", "send it with transom push"
         )
-    running = desk.running.get(stream)
-    if running is not None and older(offer, running):
-        raise ModelError("version", f"{offer.name}@{offer.version} is older than the {running.label} that runs",
-                         "train or name it with a higher version")  # fmt: skip
+    running = desk.running[stream].manifest if stream in desk.running else None
+    if running is not None and offer.name == running.name and not fit.newer(offer.version, running.version):
+        raise ModelError(
+            "version", f"{offer.name}@{offer.version} is not newer than {running.label}, which runs here",
+            "give what you train a higher version",
+        )  # fmt: skip
     desk.room(offer.size)
 
 
@@ -48,14 +50,3 @@ def _signed(offer: Offer, keys: tuple[str, ...]) -> str:
     except SignatureError as error:
         raise ModelError(error.place, error.problem, error.remedy) from error
     return signature.comment
-
-
-def older(offer: Offer, running: Manifest) -> bool:
-    """True when the same name has a lower version. Versions that are no numbers joined by dots cannot be compared."""
-    if offer.name != running.name:
-        return False
-    both = [text.split(".") for text in (offer.version, running.version)]
-    if not all(re.fullmatch(r"[0-9]{1,18}", part) for parts in both for part in parts):
-        return False
-    new, old = ([int(part) for part in parts] for parts in both)
-    return new < old

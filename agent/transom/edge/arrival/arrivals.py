@@ -137,7 +137,7 @@ class Arrivals:
         """Publishes what is to be told; to be called at each turn."""
         if pipeline is not self._running:
             self._running = pipeline
-            self.desk.running = {name: s.model.manifest for name, s in pipeline.streams.items()}
+            self.desk.running = {name: s.model for name, s in pipeline.streams.items()}
         ready, self._ready = self._ready, connection.ready
         if self._ready:
             if not ready and self._on:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from transom.core.model import Manifest
+from transom.core.model import Model
 from transom.dialects import updates
 from transom.dialects.plain import Publication
 from transom.dialects.updates import Progress
@@ -39,7 +39,7 @@ class Desk:
 
     def __init__(self, settings: Settings, store: Store | None) -> None:
         self.settings, self._store = settings, store
-        self.running: Mapping[str, Manifest] = MappingProxyType({})
+        self.running: Mapping[str, Model] = MappingProxyType({})
         folder = settings.agent.state / "models"
         self.incoming = folder / "incoming"
         self.handled = Handled(folder / "handled.json")

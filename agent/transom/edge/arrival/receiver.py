@@ -101,6 +101,10 @@ class Receiver:
             self._drop(self._parts)
 
     def _consider(self, stream: str, offer: Offer, now: float) -> None:
+        running = self._desk.running.get(stream)
+        if running is not None and running.sha256 == offer.sha256:
+            self._answer(offer.push, _progress(stream, offer, "offered", offer.chunks, "it runs here already"))
+            return
         told = _progress(stream, offer, "waiting")
         word = f"mqtt {stream} {offer.push} {offer.sha256}"
         if word in self._desk.handled:  # a restart, and the broker still has the offer
