@@ -185,12 +185,15 @@ def test_an_offer_that_waits_at_the_broker_is_seen_by_an_agent_that_starts(
 
 
 def test_nothing_is_subscribed_to_unless_updates_are_allowed(tmp_path: Path) -> None:
-    assert Arrivals(configured(tmp_path, updates=[]), Noted()).filters == []
+    arrivals = Arrivals(configured(tmp_path, updates=[]), Noted())
+    assert (arrivals.filters, arrivals.stored) == ([], [])
     assert Arrivals(configured(tmp_path), None).filters == []
-    assert Arrivals(configured(tmp_path, groups=["a"]), Noted()).filters == [
+    arrivals.configure(configured(tmp_path, groups=["a"]))  # a reload
+    assert arrivals.filters == [
         "transom/gw/update/offer/+", "transom/gw/update/chunk/#",
         "transom/group/a/update/offer/+", "transom/group/a/update/chunk/#",
     ]  # fmt: skip
+    assert arrivals.stored == ["transom/gw/update/offer/+", "transom/group/a/update/offer/+"]
 
 
 def test_a_full_queue_drops_chunks_and_keeps_offers(tmp_path: Path) -> None:

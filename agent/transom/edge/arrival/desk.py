@@ -86,8 +86,10 @@ class Desk:
                 self._store.offer(stream, model, signature, told.origin)
             except TransomError as error:
                 return self.refuse(told, error)
+            except OSError as error:
+                problem = ModelError(str(self.incoming.parent), f"failed ({error.strerror})", "look at the disk")
+                return self.refuse(told, problem)
         self.counts["offered"] += 1
-        log.info("streams.%s: a model has come by %s, %s…: taken", stream, told.origin, told.sha256[:12])
         last = _changed(told, "offered")
         self.tell(last)
         return last

@@ -74,6 +74,7 @@ class Fetching:
         part = folder / f"model{'.onnx' if urlsplit(one.url).path.endswith('.onnx') else '.pt'}"
         told = Progress(stream=one.stream, sha256=one.sha256, state="downloading", origin="https")
         before = _size(part)
+        self._over.add(one)  # first: what fails in a way nobody foresaw fails once
         try:
             self._desk.stream(one.stream)
             if not before:
@@ -85,7 +86,7 @@ class Fetching:
             problem = error if isinstance(error, ModelError) else ModelError(
                 str(folder), f"cannot be written ({error.strerror})", "look at the disk"
             )  # fmt: skip
-            self._give_up(one, problem, told)
+            self._desk.refuse(told, problem)
             remove(folder)
 
     def _download(self, one: Wanted, part: Path, told: Progress) -> None:
@@ -130,11 +131,8 @@ class Fetching:
         told = Progress(
             stream=one.stream, sha256=one.sha256, state="verifying", received=size, chunks=size, origin="https"
         )
-        last_word = self._desk.hand_over(one.stream, part, signature, told)
-        if last_word.state == "offered":
+        if self._desk.hand_over(one.stream, part, signature, told).state == "offered":
             self._desk.handled.add(one.word)
-        else:
-            self._over.add(one)
         remove(part.parent)
 
     def _later(self, one: Wanted, error: FetchError, told: Progress, *, came: bool) -> None:
@@ -147,10 +145,7 @@ class Fetching:
         pause = min(PAUSE * 2 ** (failures - 1), LONGEST)
         log.warning("streams.%s: %s; the next try is in %g s", one.stream, error, pause)
         self._tries[one] = _Try(time.monotonic() + pause, failures)
-
-    def _give_up(self, one: Wanted, error: ModelError, told: Progress) -> None:
-        self._desk.refuse(told, error)
-        self._over.add(one)
+        self._over.discard(one)
 
 
 def _size(path: Path) -> int:

@@ -95,8 +95,9 @@ class Folder:
         looks = before.looks + 1
         if stamp[1] is None and looks < PATIENCE:
             return before._replace(looks=looks)
+        self._seen[path] = _Seen(here, looks, done=True)  # first: what fails in a way nobody foresaw fails once
         self._take(stream, path, signature)
-        return _Seen(here, looks, done=True)
+        return self._seen[path]
 
     # --- one file -----------------------------------------------------------------------------------------------------
 
