@@ -138,9 +138,8 @@ class Fetching:
     def _later(self, one: Wanted, error: FetchError, told: Progress, *, came: bool) -> None:
         failures = 1 if came else self._tries[one].failures + 1
         if failures >= TRIES:
-            self._give_up(
-                one, ModelError(error.place, f"{error.problem}, {failures} times", "reload to try again"), told
-            )
+            problem = ModelError(error.place, f"{error.problem}, {failures} times", "mend that and restart the agent")
+            self._desk.refuse(told, problem)
             return
         pause = min(PAUSE * 2 ** (failures - 1), LONGEST)
         log.warning("streams.%s: %s; the next try is in %g s", one.stream, error, pause)
