@@ -155,8 +155,8 @@ def _tell(sending: Sending, args: argparse.Namespace, *, stopped: bool, waited: 
         who = "agent of the group" if args.group is not None else "agent"
         raise TransomError(
             sending.announcement.topic, f"no {who} answered within {waited:g} s",
-            'is it running, with models.updates = ["mqtt"] and this stream? The offer stays at the broker: '
-            "call this again when it is there",
+            'is it running, with models.updates = ["mqtt"], and may this user publish there? The offer stays at the '
+            "broker: call this again when it is there",
         )  # fmt: skip
     bad = [agent for agent, heard in sending.agents.items() if not _good(heard, follow=args.follow)]
     return 1 if bad else 0
