@@ -262,7 +262,7 @@ def test_what_the_store_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
     assert side.last.state == "refused"
     assert "has another task" in side.last.reason
     side.offered(offer)
-    assert (len(side.store.offers), side.last.state) == (1, "refused")
+    assert (len(side.store.offers), side.last.state, side.wanted) == (1, "refused", [])
 
 
 def test_endless_offers_are_looked_at_at_a_bounded_rate(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_download_that_breaks_off_goes_on(tmp_path: Path, server: Server, auth
     again = Client(tmp_path, server, authority / "ca.pem")  # a restart in between
     again.step()
     assert again.store.offers[0][1] == DATA
-    assert server.asked[1] == ("/pump.pt", "bytes=70000-")
+    assert server.asked[1:] == [("/pump.pt", "bytes=70000-"), ("/pump.pt.minisig", "")]
 
 
 def test_a_download_that_was_whole_when_the_agent_ended_is_not_fetched_again(
