@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from transom.core.model import ANY
 from transom.core.topics import CHANNEL, Pattern
+from transom.edge.arrival import notes as arriving
 from transom.edge.gate import Gate
 from transom.edge.gate import notes as trust_notes
 from transom.errors import BrokerError, ModelError, SettingsError, TransomError
@@ -142,9 +143,10 @@ def summary(
         yield f"               windows of {manifest.length} steps, step {length}, {alarm} a series"
     if settings.http.port is not None:
         yield f"http           {settings.http.host}:{settings.http.port}: /metrics, /healthz, /readyz"
+    yield from (f"updates        {way}" for way in arriving.ways(settings))
     trust = trust_notes(allow_unsigned=settings.models.allow_unsigned, vouchers=vouchers)
     notes = (*trust, *broker_notes(broker), *remote_notes(settings), *http_notes(settings.http))
-    for note in (*notes, *stream_notes(settings, bundles)):
+    for note in (*notes, *arriving.warnings(settings), *stream_notes(settings, bundles)):
         yield f"WARNING        {note}"
     yield "no problems"
 
