@@ -10,6 +10,7 @@ from transom.core.pipeline import Pipeline
 from transom.core.stream import StreamSpec
 from transom.dialects import updates
 from transom.dialects.updates import Offer, Progress
+from transom.edge.arrival.arrivals import Arrivals
 from transom.edge.assembly import Assembly
 from transom.edge.service import Agent
 from transom.errors import ModelError
@@ -73,8 +74,11 @@ def progress_in(publications: list[Any]) -> list[Progress]:
 
 
 def agent_of(settings: Settings, store: Noted) -> Agent:
+    """Whatever arrives goes to `store`, and nothing of it runs."""
     spec = StreamSpec("s", "plant/{device}/{channel}", threshold=20.0, budget=None)
-    return Agent(settings, Assembly(Pipeline([(spec, Distance())], own_prefix=f"{settings.base}/"), {}), store=store)
+    agent = Agent(settings, Assembly(Pipeline([(spec, Distance())], own_prefix=f"{settings.base}/"), {}))
+    agent.arrivals = Arrivals(settings, store)
+    return agent
 
 
 def first_on(port: int, topic: str) -> bytes:

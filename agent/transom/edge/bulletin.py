@@ -79,7 +79,10 @@ class Bulletin:
     def info(self) -> Publication:
         agent = self._agent
         unsigned = agent.settings.models.allow_unsigned
-        return reports.info(agent.base, agent.pipeline, agent.broken, agent.vouchers, allow_unsigned=unsigned)
+        versions = agent.rollouts.versions() if agent.rollouts is not None else {}
+        return reports.info(
+            agent.base, agent.pipeline, agent.broken, agent.vouchers, allow_unsigned=unsigned, versions=versions
+        )
 
     def tell_health(self) -> None:
         """BASE/health, and in the log what was lost since the last time."""
@@ -119,4 +122,5 @@ class Bulletin:
             "journal": keeper.counts(), "clock_steps": agent.present.clock.steps,
             "calls": dict(agent.remote.counts), "updates": dict(agent.arrivals.desk.counts),
             "drift": drift_body(*agent.pipeline.drifting()),
+            "rollout": agent.rollouts.health() if agent.rollouts is not None else {},
         }  # fmt: skip

@@ -1,6 +1,7 @@
 """What the agent says of itself on BASE/status, BASE/info and BASE/health: plain values in, publications out."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -24,11 +25,16 @@ def status(base: str, word: str, problems: Sequence[str]) -> Publication:
 
 def info(
     base: str, pipeline: Pipeline, broken: Mapping[str, TransomError], vouchers: Mapping[str, Voucher], *,
-    allow_unsigned: bool = False,
+    allow_unsigned: bool = False, versions: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Publication:  # fmt: skip
-    """broken: streams that cannot run, with the reason. vouchers: who vouches for each stream's model."""
+    """broken: streams that cannot run, with the reason. vouchers: who vouches for each stream's model. versions: of
+    each stream, the one that runs and the latest that has come."""
     unwell = [{"stream": name, "error": f"{e.place}: {e.problem}"} for name, e in broken.items()]
-    body = observe.info(__version__, [*describe(pipeline, vouchers), *unwell])
+    running = [
+        {**one, "update": versions[name]} if (name := str(one["stream"])) in versions else one
+        for one in describe(pipeline, vouchers)
+    ]
+    body = observe.info(__version__, [*running, *unwell])
     if allow_unsigned:
         body = {**body, "warnings": list(gate.notes(allow_unsigned=True, vouchers=vouchers))}
     return Publication(f"{base}/info", msgspec.json.encode(body), 1, retain=True)

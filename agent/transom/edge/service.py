@@ -14,7 +14,6 @@ from transom.core.events import Events
 from transom.core.pipeline import Message, Pipeline, Turn
 from transom.edge import logs, observe
 from transom.edge.arrival.arrivals import Arrivals
-from transom.edge.arrival.desk import Store
 from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
 from transom.edge.homeassistant import Discovery
@@ -26,6 +25,8 @@ from transom.edge.outbox import Outbox
 from transom.edge.present import TURN, Present
 from transom.edge.reload import RESTART, Reload
 from transom.edge.remote import Remote
+from transom.edge.rollout.conductor import Rollouts
+from transom.edge.rollout.store import Store
 from transom.edge.systemd import Supervisor
 from transom.edge.turns import Done, Turns, Work
 from transom.edge.web import Web
@@ -47,7 +48,7 @@ class Agent:
         reload: Reload | None = None, supervisor: Supervisor | None = None, store: Store | None = None,
     ) -> None:  # fmt: skip
         """on_events: told of each batch of events with the present (ms since 1970), in the run loop's thread.
-        supervisor: told how it goes; nobody if None."""
+        supervisor: told how it goes; nobody if None. store: of newer models, from which the assembly was made."""
         self.settings, self.broken, self.vouchers = settings, assembly.broken, assembly.vouchers
         self._on_events, self._reload = on_events, reload
         self._supervisor = supervisor or Supervisor({})
@@ -60,7 +61,9 @@ class Agent:
         self.keeper = Keeper(journal, a.commit_every / 1000)
         self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild)
         self.outbox = Outbox(a.outbox, a.max_age, self.keeper.waiting)
-        self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None)
+        self.rollouts = Rollouts(self, store) if store is not None else None
+        steer = self.rollouts.steer if self.rollouts is not None else None
+        self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None, steer)
         self._discovery = Discovery(settings)
         self.arrivals = Arrivals(settings, store)
         self.connection: Connection | None = None
@@ -101,6 +104,8 @@ class Agent:
                 connection.wait_writable()
                 self._turn(self.inbox.drain())
                 connection = self._reloaded()
+                if self.rollouts is not None:
+                    self.rollouts.look()
                 if self._reload is not None and (problems := self._reload.concluded()) is not None:
                     self.remote.reloaded(problems)
                 if not self.ready.is_set() and connection.ready:
@@ -140,7 +145,7 @@ class Agent:
         self._one(requests, work, ahead=len(self.inbox) > 0 and not asked)
         self.overload.look(self.connection.held_back)
         if self.keeper.wait() == 0.0 or asked:  # what a call has changed is kept, then told
-            self._commit()
+            self.commit()
         self.outbox.flush(self.present.now, self.connection)
         for answer in self.remote.answers():
             self.connection.publish(answer)
@@ -172,10 +177,13 @@ class Agent:
         tokens = [*work.tokens, *work.again]
         if turn.messages or turn.calls or tokens or alerts or events.moved or turn.jump or turn.shed or turn.refused:
             self.keeper.add(turn, tokens, work.marks, alerts)
+        if self.rollouts is not None:
+            self.rollouts.land(done)
         if self._on_events is not None:
             self._on_events(events, self.present.now)
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
+        """What has come together is written, told and acknowledged."""
         assert self.connection is not None
         self._keep_notes()
         committed = self.keeper.commit(self.pipeline if self._turns.settled else None, self.outbox.done())
@@ -252,7 +260,7 @@ class Agent:
             return self.connection
         settings, assembly = change
         self._turns.settle(self._land)
-        self._commit()
+        self.commit()
         fresh = assembly.pipeline.restore(self.pipeline.snapshot())
         assembly.pipeline.take(Turn(calls=_configured(assembly.pipeline)))
         other_broker = settings.broker != self.settings.broker
@@ -276,6 +284,30 @@ class Agent:
         log.info("configuration reloaded: watching %s", ", ".join(self.pipeline.filters))
         return self.connection
 
+    @property
+    def reloading(self) -> bool:
+        return self._reload is not None and self._reload.under_way
+
+    def settle(self) -> None:
+        """No turn is under way after this."""
+        self._turns.settle(self._land)
+
+    def go_on_with(self, pipeline: Pipeline, write: Callable[[], None]) -> None:
+        """Another pipeline, made of this one as it is, settled, runs from here on. write: says so on disk. The order is
+        that of rollout/conductor.py. Raises OSError; then nothing has changed."""
+        self.commit()
+        self.keeper.renew(self.pipeline)
+        if self.keeper.problem:
+            raise OSError(self.keeper.problem)
+        write()
+        self._turns.pipeline = pipeline
+        self.keeper.renew(pipeline)
+
+    def tell_models(self) -> None:
+        """Which models run, or are tried, has changed."""
+        if self.connection is not None:
+            self.connection.publish(self._bulletin.info())
+
     def _apply(self, agent: AgentSettings) -> None:
         """What can change in a running agent; the rest is told of."""
         old = self.settings.agent
@@ -291,6 +323,8 @@ class Agent:
     def _abandon(self) -> None:
         """The end after an error: the pipeline may be half changed, so nothing of it is saved."""
         assert self.connection is not None
+        if self.rollouts is not None:
+            self.rollouts.close(clean=False)
         self.connection.stop_receiving()
         self._turns.close()
         self.keeper.abandon(self.outbox.done())
@@ -308,11 +342,13 @@ class Agent:
             self._turn(Drained([], [], self.inbox.abandon()))
         self._turns.settle(self._land)
         self._turns.close()
-        self._commit()
+        self.commit()
         self.outbox.flush(time.time_ns() // 1_000_000, self.connection)
         if self.keeper.problem:
             self._try_again()
         self.keeper.close(self.pipeline, self.outbox.done())
+        if self.rollouts is not None:
+            self.rollouts.close(clean=True)
         self.connection.publish(self._bulletin.health())
         self.connection.close(self._bulletin.status("stopped"), max(0.1, end - time.monotonic()))
         accounts = self.pipeline.accounts()

@@ -77,7 +77,8 @@ class AgentSettings(Section):
     remote: Annotated[Words, AfterValidator(rules.remote)] = Field(
         default=(),
         description='Calls that are answered on transom/<id>/request/<call>: "ping", "reload", "mute" (and unmute), '
-        '"acknowledge", "explain", "set-budget". []: none. Whoever may publish there may call (docs/remote-calls.md).',
+        '"acknowledge", "explain", "set-budget", "accept" and "rollback" of a newer model. []: none. Whoever may '
+        "publish there may call (docs/remote-calls.md).",
     )
     groups: Annotated[Words, AfterValidator(arriving.groups)] = Field(
         default=(),
@@ -214,6 +215,9 @@ class HttpSettings(Section):
     )
 
 
+Ratio = Annotated[float, Field(gt=0, le=1e6)]
+
+
 class ModelsSettings(Section):
     """Which model files may run. The shipped ones may always, and one whose digest is the stream's model_sha256."""
 
@@ -245,6 +249,28 @@ class ModelsSettings(Section):
     )
     updates_largest: Annotated[Size, AfterValidator(arriving.largest)] = Field(
         default=64 << 20, description="Size of the largest model that is taken from elsewhere, at most 128MiB."
+    )
+    shadow: Duration = Field(
+        default=3_600_000,
+        description="Duration for which a newer model that has come runs beside the one of its stream, and is compared "
+        "with it, before it takes over (docs/updates.md). 0: it takes over at once.",
+    )
+    trial: Duration = Field(
+        default=86_400_000,
+        description="Duration after that in which the model before it stands by, and takes over again if the newer one "
+        "leaves the bounds below, or the process dies twice. 0: none.",
+    )
+    max_alarm_ratio: Ratio = Field(
+        default=3.0,
+        description="Alarms, and time in alert, of a newer model over those of the one before, or over what the budget "
+        "allows where that is more.",
+    )
+    max_error_ratio: Ratio = Field(default=1.5, description="Error of a newer model's forecasts over that before.")
+    max_latency_ratio: Ratio = Field(default=5.0, description="Time that a newer model takes over that before.")
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5,
+        description="Share of the windows in which a newer model must say what the one before says: in alert or not, "
+        "or the class.",
     )
 
 

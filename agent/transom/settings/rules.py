@@ -17,15 +17,10 @@ from transom.flags import nearest
 from transom.settings import arriving
 from transom.settings.quantities import parse_list, shown
 
-RESERVED = (
-    "status",
-    "info",
-    "health",
-    "request",
-    "response",
-    "update",
-)  # transom/<id>/<these> are the agent's own topics
-REMOTE = ("ping", "reload", "mute", "acknowledge", "explain", "set-budget")  # unmute is allowed with mute
+# transom/<id>/<these> are the agent's own topics
+RESERVED = ("status", "info", "health", "request", "response", "models", "update")
+# unmute is allowed with mute
+REMOTE = ("ping", "reload", "mute", "acknowledge", "explain", "set-budget", "accept", "rollback")
 LARGEST_PASSWORD = 64 << 10  # MQTT 5.0, section 3.1.3.6: its length has two bytes
 LARGEST_PEM = 16 << 20
 

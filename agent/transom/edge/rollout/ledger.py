@@ -116,17 +116,17 @@ class Ledger:
             failed = replace(entry, candidate=None, phase="trial", spent=entry.spent)
             self._hold(stream, failed.given_up(), self._rolled_back(stream, failed, reason, {}))
 
-    def shadowing(self, stream: str, opened: bool = True) -> None:
-        """The candidate is about to be loaded into this process. Raises OSError."""
+    def opened(self, stream: str) -> None:
+        """The candidate is about to be loaded into this process, whose end counts from here."""
         with self._lock:
-            self._set(stream, replace(self.entries[stream], open=opened))
+            self._hold(stream, replace(self.entries[stream], open=True))
 
     def switch(self, stream: str, figures: Mapping[str, Any]) -> None:
         """The candidate runs from now on, on trial. Raises OSError when the disk refuses; then nothing has changed."""
         with self._lock:
             entry = self.entries[stream]
             assert entry.candidate is not None
-            event = self._event("switched", stream, entry.candidate, previous=entry.active, figures=figures)
+            event = self._event("switched", stream, entry.candidate, entry.before, figures=figures)
             self._set(stream, entry.switched(), event)
 
     def accept(self, stream: str, reason: str, figures: Mapping[str, Any]) -> None:
@@ -134,7 +134,7 @@ class Ledger:
         with self._lock:
             entry = self.entries[stream]
             assert entry.active is not None
-            event = self._event("accepted", stream, entry.active, entry.previous, reason, figures)
+            event = self._event("accepted", stream, entry.active, entry.before, reason, figures)
             self._set(stream, entry.accepted(), event)
 
     def give_up(self, stream: str, reason: str, figures: Mapping[str, Any]) -> None:
@@ -162,14 +162,13 @@ class Ledger:
             self._hold_record(replace(self._record, events=self._record.events[count:]))
 
     def _event(
-        self, event: str, stream: str, file: File, previous: File | None = None, reason: str = "",
+        self, event: str, stream: str, file: File, previous: str = "", reason: str = "",
         figures: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, Any]:  # fmt: skip
-        running = self._running.get(stream)
-        before = previous.label if previous is not None else running.model.manifest.label if running else "configured"
+        """previous: label of the other model."""
         body = {
             "event": event, "stream": stream, "model": file.name, "version": file.version, "sha256": file.sha256,
-            "signer": file.signer, "origin": file.origin, "previous": before, "reason": reason,
+            "signer": file.signer, "origin": file.origin, "previous": previous, "reason": reason,
             "figures": dict(figures), "time": now(),
         }  # fmt: skip
         return {key: value for key, value in body.items() if value not in ("", {})}
@@ -178,7 +177,7 @@ class Ledger:
         failed = entry.tried or entry.active
         assert failed is not None
         log.warning("streams.%s: %s is given up: %s", stream, failed.label, reason)
-        return self._event("rolled-back", stream, failed, entry.previous, reason, figures)
+        return self._event("rolled-back", stream, failed, entry.before, reason, figures)
 
     # --- the file -----------------------------------------------------------------------------------------------------
 

@@ -37,14 +37,15 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One stream. active: what runs, None for the configured model; previous: what ran before it, None for the
-    configured one; candidate: in the shadow; configured: SHA-256 of the configured file for which all this holds;
-    spent: ms of the phase so far; open: a process is in the phase and has not ended it cleanly; deaths: processes that
-    did not; rejected: digests of models that have failed here."""
+    configured one; candidate: in the shadow; configured: SHA-256 of the configured file for which all this holds, and
+    named: its label; spent: ms of the phase so far; open: a process is in the phase and has not ended it cleanly;
+    deaths: processes that did not; rejected: digests of models that have failed here."""
 
     active: File | None = None
     previous: File | None = None
     candidate: File | None = None
     configured: str = ""
+    named: str = ""
     phase: Phase = "none"
     spent: int = 0
     open: bool = False
@@ -60,9 +61,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def files(self) -> list[File]:
         return [file for file in (self.active, self.previous, self.candidate) if file is not None]
 
-    def offered(self, file: File, configured: str) -> "Entry":
-        """A candidate goes into the shadow, in the place of one that is there."""
-        return self._phase("shadow", candidate=file, configured=configured)
+    @property
+    def before(self) -> str:
+        """Label of the model that what is tried is compared with."""
+        file = self.active if self.phase == "shadow" else self.previous
+        return file.label if file is not None else self.named
+
+    def offered(self, file: File, configured: str, named: str) -> "Entry":
+        """A candidate goes into the shadow, in the place of one that is there. configured, named: of the configured
+        model, where this is the first one."""
+        first = {} if self.configured else {"configured": configured, "named": named}
+        return self._phase("shadow", candidate=file, **first)
 
     def switched(self) -> "Entry":
         """The candidate runs."""

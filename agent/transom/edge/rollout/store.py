@@ -135,10 +135,10 @@ class Store(Ledger):
                 sha256=voucher.sha256, suffix=suffix, name=manifest.name, version=manifest.version,
                 signer=str(voucher), origin=origin, offered=now(),
             )  # fmt: skip
-            configured = entry.configured or running.model.sha256
-            event = self._event("offered", stream, file, previous=entry.active)
+            entry = entry.offered(file, running.model.sha256, running.model.manifest.label)
+            event = self._event("offered", stream, file, entry.before)
             try:
-                self._set(stream, entry.offered(file, configured), event)
+                self._set(stream, entry, event)
             except OSError as error:
                 raise ModelError(
                     str(self.folder / RECORD), f"cannot be written ({error.strerror})", "see the disk"

@@ -1,0 +1,363 @@
+"""What becomes of a newer model, from the run loop: shadow, switch, trial, and the way back.
+
+**shadow** the newer model is loaded beside the one that runs, starts from copies of its windows, and takes the same
+turns. Within bounds for `models.shadow`, it is switched to; out of them, it is given up. **trial** it runs, and the one
+before is its shadow, for `models.trial`. Out of bounds, the one before takes over again, with its own present windows.
+
+The order of a switch, and of the way back (`Agent.go_on_with`), at the boundary of two turns:
+
+1. what the turns so far have brought is committed, and a snapshot of the stream as it is goes into the journal;
+2. `rollout.json` is replaced: from here on the other model runs;
+3. a snapshot of the stream with the other model goes into the journal.
+
+A process that is killed before 2 starts with the model that ran, after 2 with the other one, which takes over the
+windows of the snapshot of 1 as it does in 3 (`core/adoption`). There are no turns after the snapshot of 1, so none that
+one model has told of and the other would take again. No moment has no model, or lacks a window.
+
+A shadow does not survive its process: it begins again from the live windows, and the time of the phase goes on.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from transom.core.model import Model
+from transom.core.pipeline import Turn
+from transom.core.stream import StreamSpec
+from transom.edge.assembly import open_configured, open_update, stream_spec
+from transom.edge.gate import Gate
+from transom.edge.requests import RequestError
+from transom.edge.rollout import telling
+from transom.edge.rollout.comparison import LEAST, Bounds, Comparison
+from transom.edge.rollout.record import Entry, File, Phase
+from transom.edge.rollout.shadow import Load, Seen, Shadow
+from transom.edge.rollout.store import Store
+from transom.edge.turns import Done
+from transom.errors import ModelError
+from transom.runtimes.trust import Voucher
+from transom.settings import Settings
+
+if TYPE_CHECKING:
+    from transom.edge.service import Agent
+
+log = logging.getLogger(__name__)
+
+LOOK = 0.5  # seconds between two looks at the figures
+SPEND = 600.0  # seconds after which the time of a phase is written down
+AGAIN = 60.0  # seconds until a switch is tried again that the disk has refused
+CATCH_UP = 10.0  # seconds that a switch waits for its shadow to be where the live model is
+BEHIND = 3  # times that a model may fall behind in the shadow
+REFUSED = 3  # messages that a model on trial may leave unprocessed
+
+
+@dataclass
+class _Try:
+    """One stream in a phase; "none" where a person wants back what ran before. began: of its time in this process,
+    marked: of that which is not written down yet, both monotonic; wish: accept or rollback, of a person."""
+
+    phase: Phase
+    file: File | None
+    live: Model
+    shadow: Shadow
+    vouchers: list[Voucher]
+    began: float | None = None
+    marked: float = 0.0
+    not_before: float = 0.0
+    late_since: float | None = None
+    refused: int = 0
+    wish: str = ""
+
+    def start(self, now: float) -> None:
+        if self.began is None:
+            self.began = self.marked = now
+
+
+class Rollouts:
+    """Of one agent, in its run loop's thread."""
+
+    def __init__(self, agent: "Agent", store: Store) -> None:
+        self._agent, self.store = agent, store
+        self._tries: dict[str, _Try] = {}
+        self._watched: Any = None
+        self._looked = 0.0
+
+    # --- each turn ----------------------------------------------------------------------------------------------------
+
+    def land(self, done: Done) -> None:
+        """A turn that the live pipeline has taken."""
+        for name, one in self._tries.items():
+            stream = self._agent.pipeline.streams.get(name)
+            if stream is None:
+                continue
+            one.refused += len(done.work.turn.refused)
+            live = [batch for batch in done.events.predictions if batch.stream == name]
+            one.shadow.feed(Seen(done.work.turn, live, stream.judge.counts["alerts"]))
+
+    def look(self) -> None:
+        """Does what is due. To be called between turns."""
+        now = time.monotonic()
+        if self._watched is not self._agent.pipeline:
+            self._watch()
+        self._tell()
+        news = self.store.take()
+        if news:
+            self._agent.tell_models()
+        elif now < self._looked + LOOK:
+            return
+        self._looked = now
+        for name in list(self._agent.pipeline.streams):
+            entry = self.store.entries.get(name)
+            if entry is None or (entry.phase == "none" and name not in self._tries):
+                continue
+            self._step(name, entry, now)
+
+    def _watch(self) -> None:
+        """Another pipeline runs, and perhaps with other settings."""
+        agent = self._agent
+        self._watched = agent.pipeline
+        self.store.watch(agent.settings, agent.pipeline.streams, stream_spec)
+        for name, one in list(self._tries.items()):
+            stream = agent.pipeline.streams.get(name)
+            if stream is None or stream.model is not one.live:
+                self._drop(name)
+
+    def _step(self, name: str, entry: Entry, now: float) -> None:
+        one = self._tries.get(name)
+        if one is not None and (one.phase != entry.phase or (entry.tried or one.file) != one.file):
+            self._drop(name)  # a newer candidate, or the phase was ended elsewhere
+            one = None
+        if one is None:
+            one = self._start(name, entry)
+        shadow = one.shadow
+        if shadow.problem and entry.phase != "trial":
+            self._broken(name, entry, one)
+            return
+        if shadow.wants_state:
+            self._agent.settle()
+            pipeline = self._agent.pipeline
+            shadow.begin(pipeline.snapshot([name]), pipeline.streams[name].judge.counts["alerts"])
+            one.start(now)
+        if one.began is None or now < one.not_before:
+            return
+        if now - one.marked >= SPEND:
+            self._spend(name, one, now)
+            entry = self.store.entries[name]
+        self._judge(name, entry, one, now)
+
+    def _judge(self, name: str, entry: Entry, one: _Try, now: float) -> None:
+        assert one.began is not None
+        models, shadow, figures = self._agent.settings.models, one.shadow, one.shadow.comparison
+        limit = models.shadow if entry.phase == "shadow" else models.trial
+        # A former model that cannot be loaded compares nothing: then the time alone decides.
+        enough = figures.windows >= LEAST or not limit or bool(shadow.problem)
+        over = entry.spent + 1000 * (now - one.marked) >= limit and enough
+        reason = "a person has said so" if one.wish == "rollback" else ""
+        if entry.phase != "none" and one.wish != "accept":
+            bounds = Bounds(
+                models.max_alarm_ratio, models.max_error_ratio, models.max_latency_ratio, models.min_agreement
+            )
+            reason = reason or figures.failure(bounds, self._budget(name, 1000 * (now - one.began)))
+        if entry.phase == "shadow":
+            if not reason and shadow.behind >= BEHIND:
+                reason = f"fell behind what arrives {shadow.behind} times"
+            if reason:
+                self._give_up(name, one, reason)
+            elif one.wish == "accept" or over:
+                self._switch(name, one, now)
+            return
+        if not reason and one.refused >= REFUSED:
+            reason = f"{one.refused} messages could not be processed"
+        if reason:
+            self._back(name, one, reason, now)
+        elif entry.phase == "trial" and (one.wish == "accept" or over):
+            self._accept(name, one)
+
+    def _budget(self, name: str, ms: float) -> float:
+        """Alarms that the budget allows in so many milliseconds."""
+        stream = self._agent.pipeline.streams[name]
+        return (stream.judge.budget or 0.0) * ms * max(stream.intake.series_count, 1)
+
+    # --- beginning and end of a try -----------------------------------------------------------------------------------
+
+    def _start(self, name: str, entry: Entry) -> _Try:
+        if entry.phase == "shadow":
+            self.store.opened(name)
+        other = entry.candidate if entry.phase == "shadow" else entry.previous
+        vouchers: list[Voucher] = []
+        return self._try(name, entry, partial(self._load, name, other, self._agent.settings, vouchers), vouchers)
+
+    def _try(self, name: str, entry: Entry, load: Load, vouchers: list[Voucher]) -> _Try:
+        """load: gives what runs beside the live model."""
+        pipeline = self._agent.pipeline
+        live = pipeline.streams[name]
+        step = live.spec.grid.step
+        shadow = Shadow(
+            name, load, live.model, Comparison(live.spec.stride, step * 1000 if step else None),
+            new_is_live=entry.phase != "shadow", own_prefix=pipeline.own_prefix,
+        )  # fmt: skip
+        one = self._tries[name] = _Try(entry.phase, entry.tried, live.model, shadow, vouchers)
+        if entry.phase == "trial":
+            one.start(time.monotonic())  # it runs, whether what ran before can be loaded or not
+        return one
+
+    def _load(
+        self, name: str, file: File | None, settings: Settings, vouchers: list[Voucher]
+    ) -> tuple[StreamSpec, Model]:
+        """In the shadow's thread. file: None for the configured model."""
+        with Gate.of(settings.models) as gate:
+            if file is None:
+                spec, model, voucher = open_configured(name, settings, gate)
+            else:
+                spec, model, voucher = open_update(name, settings, gate, self.store.path(file))
+        vouchers.append(voucher)
+        return spec, model
+
+    def _drop(self, name: str) -> None:
+        one = self._tries.pop(name)
+        one.shadow.close()
+        entry = self.store.entries[name]
+        if one.phase == entry.phase and one.file == entry.tried:
+            self._spend(name, one, time.monotonic())
+
+    def _spend(self, name: str, one: _Try, now: float) -> None:
+        if one.began is not None and one.phase != "none":
+            self.store.spend(name, round(1000 * (now - one.marked)))
+            one.marked = now
+
+    def _broken(self, name: str, entry: Entry, one: _Try) -> None:
+        """What should run beside the live model does not."""
+        if entry.phase == "shadow":
+            self._give_up(name, one, one.shadow.problem)
+        else:
+            log.error("streams.%s: cannot go back: %s", name, one.shadow.problem)
+            self._drop(name)
+
+    def close(self, *, clean: bool) -> None:
+        """The process ends."""
+        now = time.monotonic()
+        for name, one in self._tries.items():
+            one.shadow.close()
+            if clean:
+                self._spend(name, one, now)
+        self._tries.clear()
+        if clean:
+            self.store.end()
+
+    # --- what is done -------------------------------------------------------------------------------------------------
+
+    def _give_up(self, name: str, one: _Try, reason: str) -> None:
+        if self._written(one, partial(self.store.give_up, name, reason, one.shadow.comparison.figures())):
+            self._drop(name)
+            self._agent.tell_models()
+
+    def _accept(self, name: str, one: _Try) -> None:
+        reason = "a person has said so" if one.wish == "accept" else ""
+        if self._written(one, partial(self.store.accept, name, reason, one.shadow.comparison.figures())):
+            log.info("streams.%s: %s has stood its trial", name, one.live.manifest.label)
+            self._drop(name)
+            self._agent.tell_models()
+
+    def _switch(self, name: str, one: _Try, now: float) -> None:
+        figures = one.shadow.comparison.figures()
+        if self._change(name, one, partial(self.store.switch, name, figures), now):
+            model = self._agent.pipeline.streams[name].model
+            log.info("streams.%s: %s runs from here on, on trial", name, model.manifest.label)
+
+    def _back(self, name: str, one: _Try, reason: str, now: float) -> None:
+        figures = one.shadow.comparison.figures()
+        if self._change(name, one, partial(self.store.give_up, name, reason, figures), now):
+            model = self._agent.pipeline.streams[name].model
+            log.info("streams.%s: %s runs again", name, model.manifest.label)
+
+    def _change(self, name: str, one: _Try, write: Callable[[], None], now: float) -> bool:
+        """The shadow's model runs from here on, and the live one no more."""
+        agent, shadow = self._agent, one.shadow
+        if shadow.loaded is None or agent.keeper.problem or agent.reloading:
+            return False  # not while the journal is off, nor while another configuration is being built
+        agent.settle()
+        one.late_since = now if one.late_since is None else one.late_since
+        state = shadow.state()
+        if state is None and now - one.late_since < CATCH_UP:
+            return False
+        before, voucher = agent.pipeline.streams[name], agent.vouchers.get(name)
+        try:
+            pipeline = agent.pipeline.with_model(*shadow.loaded, state)
+        except (ModelError, ValueError, KeyError, TypeError) as error:  # whatever was checked before
+            shadow.problem = f"cannot take over ({type(error).__name__}: {error})"
+            return False
+        if not self._written(one, lambda: agent.go_on_with(pipeline, write)):
+            return False
+        agent.vouchers = {**agent.vouchers, name: one.vouchers[0]}
+        shadow.close()
+        del self._tries[name]
+        self._watch()
+        entry = self.store.entries[name]
+        if entry.phase == "trial":  # what ran until now goes on as the shadow
+            loaded = before.spec, before.model
+            after = self._try(name, entry, lambda: loaded, [voucher] if voucher else [])
+            state = {**pipeline.snapshot([]), "streams": {name: before.snapshot()}}
+            after.shadow.begin(state, before.judge.counts["alerts"])
+        agent.tell_models()
+        return True
+
+    def _written(self, one: _Try, write: Callable[[], None]) -> bool:
+        try:
+            write()
+        except OSError as error:
+            one.not_before = time.monotonic() + AGAIN
+            log.error("%s cannot be written (%s): trying again in %.0f s", self.store.folder, error, AGAIN)  # noqa: TRY400
+            return False
+        return True
+
+    # --- what people see and say --------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """Events go the way of alerts: into the journal, then to the broker."""
+        events = self.store.untold()
+        if events:
+            agent = self._agent
+            agent.keeper.add(Turn(), (), (), [telling.event(agent.settings.base, body) for body in events])
+            agent.commit()
+            self.store.told(len(events))
+
+    def health(self) -> dict[str, Any]:
+        """Of each stream with a model that is tried: the phase, how long it still takes, and the figures."""
+        now, found = time.monotonic(), {}
+        models = self._agent.settings.models
+        for name, one in self._tries.items():
+            entry = self.store.entries.get(name)
+            if entry is None or one.phase == "none":
+                continue
+            limit = models.shadow if one.phase == "shadow" else models.trial
+            spent = entry.spent + (1000 * (now - one.marked) if one.began is not None else 0)
+            found[name] = telling.state(entry, max(0.0, (limit - spent) / 1000), one.shadow.comparison.figures())
+        return found
+
+    def versions(self) -> dict[str, dict[str, Any]]:
+        """Of each stream: the version that runs and the latest that is here."""
+        entries = self.store.entries
+        return {
+            name: telling.versions(stream.model.manifest, entries.get(name))
+            for name, stream in self._agent.pipeline.streams.items()
+        }
+
+    def steer(self, verb: str, name: str) -> dict[str, Any]:
+        """A person wants the phase to end: `accept` or `rollback`. Raises RequestError where there is none."""
+        if name not in self._agent.pipeline.streams:
+            known = ", ".join(sorted(self._agent.pipeline.streams)[:10])
+            raise RequestError("stream", f"there is no {name!r}", f"there are {known}")
+        entry = self.store.entries.get(name) or Entry()
+        file = entry.tried or (entry.active if verb == "rollback" else None)
+        if file is None:
+            why = "no newer model is tried" if verb == "accept" else "runs the configured model"
+            raise RequestError("stream", f"{name}: {why}", "see transom rollout")
+        one = self._tries.get(name)
+        if one is None or one.phase != entry.phase:
+            one = self._start(name, entry)
+        one.wish = verb
+        wills = {"shadow": "switch", "trial": "accept"}
+        return {"stream": name, "model": file.label, "phase": entry.phase,
+                "will": wills[entry.phase] if verb == "accept" else "roll back"}  # fmt: skip
