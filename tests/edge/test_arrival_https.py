@@ -254,7 +254,7 @@ def test_the_pauses_grow(
 def test_no_log_shows_the_query_of_an_address(
     tmp_path: Path, server: Server, authority: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "transom")
     client = Client(tmp_path, server, authority / "ca.pem", stream={"update_url": f"{server.url}?token=hush"})
     client.step()
     assert ("/pump.pt?token=hush", "") in server.asked

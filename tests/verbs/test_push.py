@@ -1,11 +1,13 @@
 """`transom push` as a person types it, with real agents at a real broker: what it says, and with what it ends."""
 
 import json
+import logging
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ from transom.edge import pushing
 from transom.runtimes import bundle
 
 pytestmark = pytest.mark.mosquitto
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    root = logging.getLogger("transom")
+    before = root.handlers[:], root.level, root.propagate
+    yield
+    root.handlers[:], root.propagate = before[0], before[2]
+    root.setLevel(before[1])
 
 
 class Module(torch.nn.Module):
