@@ -14,6 +14,7 @@ from transom.dialects import updates
 from transom.dialects.updates import Offer, Progress
 from transom.edge.arrival import desk as desks
 from transom.edge.arrival import handled as handled_
+from transom.edge.arrival import parts
 from transom.edge.arrival import receiver as receivers
 from transom.edge.arrival.desk import Desk
 from transom.edge.arrival.handled import Handled
@@ -161,6 +162,20 @@ def test_a_full_disk_is_told_before_the_download(tmp_path: Path, monkeypatch: py
     side.offered(offer_of(DATA))
     assert "make room on that disk" in side.last.reason
     assert not side.wanted
+
+
+def test_a_disk_that_fails_half_way_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    side, offer = Side(tmp_path), offer_of(DATA)
+    side.offered(offer)
+    side.serve(DATA, offer, most=5)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parts.os, "pwrite", full)
+    side.serve(DATA, offer, most=1)
+    assert (side.last.state, side.receiver.active, list(side.folder.iterdir())) == ("refused", "", [])
+    assert "No space left on device" in side.last.reason
 
 
 def test_a_wrong_chunk_is_not_kept_and_asked_for_again(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def _tell(sending: Sending, args: argparse.Namespace, *, stopped: bool, waited: 
     for agent, heard in sorted(sending.agents.items()):
         now = heard.now
         word = now.state if now.final else f"{now.state}, {now.received} of {now.chunks} chunks"
-        after = [str(e.get("event")) for e in heard.events]
+        after = [str(e.get("event")) for e in heard.events if e.get("event") != "offered"]  # it has said so itself
         reason = f": {now.reason}" if now.reason else ""
         line = f"{agent}: {', '.join([word, *after])}{reason}"
         sys.stdout.write("".join(c if c.isprintable() else "?" for c in line)[:700] + "\n")
