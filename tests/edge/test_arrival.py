@@ -229,6 +229,20 @@ def test_another_sender_of_the_same_file_goes_on_where_the_first_ended(tmp_path:
     assert side.last.push == second.push
 
 
+def test_what_was_kept_of_an_earlier_push_is_not_sent_again(tmp_path: Path) -> None:
+    side, offer = Side(tmp_path), offer_of(DATA)
+    kept = tmp_path / "gw" / "models" / f"{offer.sha256}.pt"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(DATA)
+    side.offered(offer)
+    side.step()
+    assert (side.last.state, side.wanted, side.store.offers[0][1]) == ("offered", [], DATA)
+    kept.write_bytes(DATA[:-1] + b"x")  # damaged
+    again = offer_of(DATA)
+    side.offered(again)
+    assert side.wanted == [again.chunks - 1]
+
+
 def test_a_damaged_part_is_found_at_the_restart(tmp_path: Path) -> None:
     side, offer = Side(tmp_path), offer_of(DATA)
     side.offered(offer)

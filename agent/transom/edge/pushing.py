@@ -25,6 +25,7 @@ from transom.settings import Settings
 
 AGAIN = 1.0  # seconds in which a chunk is not sent twice: all of a group hear it
 REPEAT = 5.0  # seconds after which the offer is said again, until somebody answers
+BURST = 0.25  # seconds of the rate that may go at once
 MOST_AGENTS = 1000
 UNWRITTEN = 256 << 10  # bytes that may wait for the socket
 LOOK = 0.25  # seconds
@@ -108,7 +109,7 @@ class Sending:
 
     def due(self, now: float) -> Iterator[Publication]:
         """Chunks that are wanted, as many as the rate allows by now."""
-        self._left = min(self._left + self._rate * (now - self._then), max(self._rate, float(self.offer.chunk)))
+        self._left = min(self._left + self._rate * (now - self._then), max(BURST * self._rate, float(self.offer.chunk)))
         self._then = now
         while self._wanted and self._left >= 0:
             number = next(iter(self._wanted))

@@ -33,15 +33,19 @@ BLOCK = 1 << 20
 class Parts:
     """Of one offer for one stream. chunks: which of them are there."""
 
-    def __init__(self, root: Path, stream: str, offer: Offer) -> None:
-        """Goes on with what is there. Raises OSError, and UpdateError for an offer that contradicts itself."""
+    def __init__(self, root: Path, stream: str, offer: Offer, kept: Path | None = None) -> None:
+        """Goes on with what is there, or with a copy of `kept`, if that is a file. Raises OSError, and UpdateError for
+        an offer that contradicts itself."""
         self.stream, self.offer, self.chunks = stream, offer, Chunks(offer)
         self.folder = root / offer.sha256
         self.folder.mkdir(parents=True, exist_ok=True)
         _make_room(root, self.folder)
         saved = msgspec.json.encode([stream, msgspec.Raw(updates.encode(offer))])
         files.write_whole(self.folder / "offer.json", saved)
-        handle = os.open(self.folder / "part", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        part = self.folder / "part"
+        if kept is not None and kept.is_file() and not part.exists():
+            shutil.copyfile(kept, part)
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._file = open(handle, "r+b", buffering=0)  # noqa: PTH123, SIM115  # closed by `close`
         if os.fstat(handle).st_size:
             self.chunks.held(self._found())

@@ -150,7 +150,8 @@ class Receiver:
             stream = next(iter(self._waiting))
             offer = self._waiting.pop(stream)
             try:
-                self._parts = Parts(self._root, stream, offer)
+                kept = self._root.parents[1] / f"{offer.sha256}{offer.suffix}"  # it may have come before
+                self._parts = Parts(self._root, stream, offer, kept)
             except (OSError, UpdateError) as error:
                 problem = _disk(self._root, error) if isinstance(error, OSError) else error
                 self._answer(offer.push, self._desk.refuse(_progress(stream, offer, "refused"), problem), tell=False)
