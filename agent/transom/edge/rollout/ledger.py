@@ -121,12 +121,12 @@ class Ledger:
         with self._lock:
             self._hold(stream, replace(self.entries[stream], open=True))
 
-    def switch(self, stream: str, figures: Mapping[str, Any]) -> None:
+    def switch(self, stream: str, reason: str, figures: Mapping[str, Any]) -> None:
         """The candidate runs from now on, on trial. Raises OSError when the disk refuses; then nothing has changed."""
         with self._lock:
             entry = self.entries[stream]
             assert entry.candidate is not None
-            event = self._event("switched", stream, entry.candidate, entry.before, figures=figures)
+            event = self._event("switched", stream, entry.candidate, entry.before, reason, figures)
             self._set(stream, entry.switched(), event)
 
     def accept(self, stream: str, reason: str, figures: Mapping[str, Any]) -> None:
@@ -136,6 +136,7 @@ class Ledger:
             assert entry.active is not None
             event = self._event("accepted", stream, entry.active, entry.before, reason, figures)
             self._set(stream, entry.accepted(), event)
+            log.info("streams.%s: %s has stood its trial", stream, entry.active.label)
 
     def give_up(self, stream: str, reason: str, figures: Mapping[str, Any]) -> None:
         """What is tried, or else what runs, has failed: what ran before runs. Raises OSError."""
