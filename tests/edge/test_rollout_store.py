@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rollout_models as made
@@ -327,6 +327,7 @@ def test_a_crash_or_power_cut_at_any_step_leaves_a_model_that_runs(
 WORDS = st.from_regex(r"[0-9a-z]{1,3}([.-][0-9a-z]{1,3}){0,3}", fullmatch=True)
 
 
+@settings(max_examples=50)
 @given(WORDS, WORDS, WORDS)
 def test_versions_have_an_order(a: str, b: str, c: str) -> None:
     assert not fit.newer(a, a)
