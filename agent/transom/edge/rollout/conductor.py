@@ -20,25 +20,21 @@ A shadow does not survive its process: it begins again from the live windows, an
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from transom.core.model import Model
-from transom.core.pipeline import Turn
-from transom.core.stream import StreamSpec
-from transom.edge.assembly import open_configured, open_update, stream_spec
-from transom.edge.gate import Gate
+from transom.core.pipeline import Pipeline, Turn
+from transom.edge.assembly import stream_spec
 from transom.edge.requests import RequestError
 from transom.edge.rollout import telling
-from transom.edge.rollout.comparison import LEAST, Bounds, Comparison
-from transom.edge.rollout.record import Entry, File, Phase
+from transom.edge.rollout.attempt import Attempt, open_other
+from transom.edge.rollout.comparison import Comparison
+from transom.edge.rollout.record import Entry
 from transom.edge.rollout.shadow import Load, Seen, Shadow
 from transom.edge.rollout.store import Store
 from transom.edge.turns import Done
 from transom.errors import ModelError
 from transom.runtimes.trust import Voucher
-from transom.settings import Settings
 
 if TYPE_CHECKING:
     from transom.edge.service import Agent
@@ -47,32 +43,8 @@ log = logging.getLogger(__name__)
 
 LOOK = 0.5  # seconds between two looks at the figures
 SPEND = 600.0  # seconds after which the time of a phase is written down
-AGAIN = 60.0  # seconds until a switch is tried again that the disk has refused
+AGAIN = 60.0  # seconds until a change is tried again that the disk has refused
 CATCH_UP = 10.0  # seconds that a switch waits for its shadow to be where the live model is
-BEHIND = 3  # times that a model may fall behind in the shadow
-REFUSED = 3  # messages that a model on trial may leave unprocessed
-
-
-@dataclass
-class _Try:
-    """One stream in a phase; "none" where a person wants back what ran before. began: of its time in this process,
-    marked: of that which is not written down yet, both monotonic; wish: accept or rollback, of a person."""
-
-    phase: Phase
-    file: File | None
-    live: Model
-    shadow: Shadow
-    vouchers: list[Voucher]
-    began: float | None = None
-    marked: float = 0.0
-    not_before: float = 0.0
-    late_since: float | None = None
-    refused: int = 0
-    wish: str = ""
-
-    def start(self, now: float) -> None:
-        if self.began is None:
-            self.began = self.marked = now
 
 
 class Rollouts:
@@ -80,21 +52,20 @@ class Rollouts:
 
     def __init__(self, agent: "Agent", store: Store) -> None:
         self._agent, self.store = agent, store
-        self._tries: dict[str, _Try] = {}
-        self._watched: Any = None
+        self._attempts: dict[str, Attempt] = {}
+        self._watched: Pipeline | None = None
         self._looked = 0.0
 
     # --- each turn ----------------------------------------------------------------------------------------------------
 
     def land(self, done: Done) -> None:
         """A turn that the live pipeline has taken."""
-        for name, one in self._tries.items():
+        for name, one in self._attempts.items():
             stream = self._agent.pipeline.streams.get(name)
-            if stream is None:
-                continue
-            one.refused += len(done.work.turn.refused)
-            live = [batch for batch in done.events.predictions if batch.stream == name]
-            one.shadow.feed(Seen(done.work.turn, live, stream.judge.counts["alerts"]))
+            if stream is not None:
+                one.refused += len(done.work.turn.refused)
+                live = [batch for batch in done.events.predictions if batch.stream == name]
+                one.shadow.feed(Seen(done.work.turn, live, stream.judge.counts["alerts"]))
 
     def look(self) -> None:
         """Does what is due. To be called between turns."""
@@ -102,35 +73,44 @@ class Rollouts:
         if self._watched is not self._agent.pipeline:
             self._watch()
         self._tell()
-        news = self.store.take()
-        if news:
+        if self.store.take():
             self._agent.tell_models()
         elif now < self._looked + LOOK:
             return
         self._looked = now
         for name in list(self._agent.pipeline.streams):
             entry = self.store.entries.get(name)
-            if entry is None or (entry.phase == "none" and name not in self._tries):
-                continue
-            self._step(name, entry, now)
+            if entry is not None and (entry.phase != "none" or name in self._attempts):
+                self._step(name, entry, now)
 
     def _watch(self) -> None:
         """Another pipeline runs, and perhaps with other settings."""
         agent = self._agent
         self._watched = agent.pipeline
         self.store.watch(agent.settings, agent.pipeline.streams, stream_spec)
-        for name, one in list(self._tries.items()):
+        for name, one in list(self._attempts.items()):
             stream = agent.pipeline.streams.get(name)
             if stream is None or stream.model is not one.live:
                 self._drop(name)
 
+    def _tell(self) -> None:
+        """Events go the way of alerts: into the journal, then to the broker."""
+        events = self.store.untold()
+        if events:
+            agent = self._agent
+            agent.keeper.add(Turn(), (), (), [telling.event(agent.base, body) for body in events])
+            agent.commit()
+            self.store.told(len(events))
+
     def _step(self, name: str, entry: Entry, now: float) -> None:
-        one = self._tries.get(name)
-        if one is not None and (one.phase != entry.phase or (entry.tried or one.file) != one.file):
-            self._drop(name)  # a newer candidate, or the phase was ended elsewhere
+        one = self._attempts.get(name)
+        if one is not None and (one.phase != entry.phase or one.file != entry.tried):
+            self._drop(name)  # a newer candidate has come, or the configuration names another model
+            if entry.phase == "none":
+                return
             one = None
         if one is None:
-            one = self._start(name, entry)
+            one = self._begin(name, entry)
         shadow = one.shadow
         if shadow.problem and entry.phase != "trial":
             self._broken(name, entry, one)
@@ -145,51 +125,28 @@ class Rollouts:
         if now - one.marked >= SPEND:
             self._spend(name, one, now)
             entry = self.store.entries[name]
-        self._judge(name, entry, one, now)
+        action, reason = one.decide(entry, self._agent.settings.models, self._agent.pipeline.streams[name], now)
+        figures = shadow.comparison.figures()
+        if action == "give up":
+            self._end(name, one, partial(self.store.give_up, name, reason, figures))
+        elif action == "accept":
+            self._end(name, one, partial(self.store.accept, name, reason, figures))
+        elif action == "switch":
+            self._change(name, one, partial(self.store.switch, name, reason, figures), now)
+        elif action == "go back":
+            self._change(name, one, partial(self.store.give_up, name, reason, figures), now)
 
-    def _judge(self, name: str, entry: Entry, one: _Try, now: float) -> None:
-        assert one.began is not None
-        models, shadow, figures = self._agent.settings.models, one.shadow, one.shadow.comparison
-        limit = models.shadow if entry.phase == "shadow" else models.trial
-        # A former model that cannot be loaded compares nothing: then the time alone decides.
-        enough = figures.windows >= LEAST or not limit or bool(shadow.problem)
-        over = entry.spent + 1000 * (now - one.marked) >= limit and enough
-        reason = "a person has said so" if one.wish == "rollback" else ""
-        if entry.phase != "none" and one.wish != "accept":
-            bounds = Bounds(
-                models.max_alarm_ratio, models.max_error_ratio, models.max_latency_ratio, models.min_agreement
-            )
-            reason = reason or figures.failure(bounds, self._budget(name, 1000 * (now - one.began)))
-        if entry.phase == "shadow":
-            if not reason and shadow.behind >= BEHIND:
-                reason = f"fell behind what arrives {shadow.behind} times"
-            if reason:
-                self._give_up(name, one, reason)
-            elif one.wish == "accept" or over:
-                self._switch(name, one, now)
-            return
-        if not reason and one.refused >= REFUSED:
-            reason = f"{one.refused} messages could not be processed"
-        if reason:
-            self._back(name, one, reason, now)
-        elif entry.phase == "trial" and (one.wish == "accept" or over):
-            self._accept(name, one)
+    # --- beginning and end of an attempt ------------------------------------------------------------------------------
 
-    def _budget(self, name: str, ms: float) -> float:
-        """Alarms that the budget allows in so many milliseconds."""
-        stream = self._agent.pipeline.streams[name]
-        return (stream.judge.budget or 0.0) * ms * max(stream.intake.series_count, 1)
-
-    # --- beginning and end of a try -----------------------------------------------------------------------------------
-
-    def _start(self, name: str, entry: Entry) -> _Try:
+    def _begin(self, name: str, entry: Entry) -> Attempt:
         if entry.phase == "shadow":
             self.store.opened(name)
-        other = entry.candidate if entry.phase == "shadow" else entry.previous
         vouchers: list[Voucher] = []
-        return self._try(name, entry, partial(self._load, name, other, self._agent.settings, vouchers), vouchers)
+        return self._attempt(
+            name, entry, partial(open_other, name, entry, self.store, self._agent.settings, vouchers), vouchers
+        )
 
-    def _try(self, name: str, entry: Entry, load: Load, vouchers: list[Voucher]) -> _Try:
+    def _attempt(self, name: str, entry: Entry, load: Load, vouchers: list[Voucher]) -> Attempt:
         """load: gives what runs beside the live model."""
         pipeline = self._agent.pipeline
         live = pipeline.streams[name]
@@ -198,39 +155,27 @@ class Rollouts:
             name, load, live.model, Comparison(live.spec.stride, step * 1000 if step else None),
             new_is_live=entry.phase != "shadow", own_prefix=pipeline.own_prefix,
         )  # fmt: skip
-        one = self._tries[name] = _Try(entry.phase, entry.tried, live.model, shadow, vouchers)
+        one = self._attempts[name] = Attempt(entry.phase, entry.tried, live.model, shadow, vouchers)
         if entry.phase == "trial":
             one.start(time.monotonic())  # it runs, whether what ran before can be loaded or not
         return one
 
-    def _load(
-        self, name: str, file: File | None, settings: Settings, vouchers: list[Voucher]
-    ) -> tuple[StreamSpec, Model]:
-        """In the shadow's thread. file: None for the configured model."""
-        with Gate.of(settings.models) as gate:
-            if file is None:
-                spec, model, voucher = open_configured(name, settings, gate)
-            else:
-                spec, model, voucher = open_update(name, settings, gate, self.store.path(file))
-        vouchers.append(voucher)
-        return spec, model
-
     def _drop(self, name: str) -> None:
-        one = self._tries.pop(name)
+        one = self._attempts.pop(name)
         one.shadow.close()
-        entry = self.store.entries[name]
-        if one.phase == entry.phase and one.file == entry.tried:
+        entry = self.store.entries.get(name)
+        if entry is not None and one.phase == entry.phase and one.file == entry.tried:
             self._spend(name, one, time.monotonic())
 
-    def _spend(self, name: str, one: _Try, now: float) -> None:
+    def _spend(self, name: str, one: Attempt, now: float) -> None:
         if one.began is not None and one.phase != "none":
             self.store.spend(name, round(1000 * (now - one.marked)))
             one.marked = now
 
-    def _broken(self, name: str, entry: Entry, one: _Try) -> None:
+    def _broken(self, name: str, entry: Entry, one: Attempt) -> None:
         """What should run beside the live model does not."""
         if entry.phase == "shadow":
-            self._give_up(name, one, one.shadow.problem)
+            self._end(name, one, partial(self.store.give_up, name, one.shadow.problem, {}))
         else:
             log.error("streams.%s: cannot go back: %s", name, one.shadow.problem)
             self._drop(name)
@@ -238,72 +183,54 @@ class Rollouts:
     def close(self, *, clean: bool) -> None:
         """The process ends."""
         now = time.monotonic()
-        for name, one in self._tries.items():
+        for name, one in self._attempts.items():
             one.shadow.close()
             if clean:
                 self._spend(name, one, now)
-        self._tries.clear()
+        self._attempts.clear()
         if clean:
             self.store.end()
 
     # --- what is done -------------------------------------------------------------------------------------------------
 
-    def _give_up(self, name: str, one: _Try, reason: str) -> None:
-        if self._written(one, partial(self.store.give_up, name, reason, one.shadow.comparison.figures())):
+    def _end(self, name: str, one: Attempt, write: Callable[[], None]) -> None:
+        """The live model stays, and the attempt is over."""
+        if self._written(one, write):
             self._drop(name)
             self._agent.tell_models()
 
-    def _accept(self, name: str, one: _Try) -> None:
-        reason = "a person has said so" if one.wish == "accept" else ""
-        if self._written(one, partial(self.store.accept, name, reason, one.shadow.comparison.figures())):
-            log.info("streams.%s: %s has stood its trial", name, one.live.manifest.label)
-            self._drop(name)
-            self._agent.tell_models()
-
-    def _switch(self, name: str, one: _Try, now: float) -> None:
-        figures = one.shadow.comparison.figures()
-        if self._change(name, one, partial(self.store.switch, name, figures), now):
-            model = self._agent.pipeline.streams[name].model
-            log.info("streams.%s: %s runs from here on, on trial", name, model.manifest.label)
-
-    def _back(self, name: str, one: _Try, reason: str, now: float) -> None:
-        figures = one.shadow.comparison.figures()
-        if self._change(name, one, partial(self.store.give_up, name, reason, figures), now):
-            model = self._agent.pipeline.streams[name].model
-            log.info("streams.%s: %s runs again", name, model.manifest.label)
-
-    def _change(self, name: str, one: _Try, write: Callable[[], None], now: float) -> bool:
+    def _change(self, name: str, one: Attempt, write: Callable[[], None], now: float) -> None:
         """The shadow's model runs from here on, and the live one no more."""
         agent, shadow = self._agent, one.shadow
         if shadow.loaded is None or agent.keeper.problem or agent.reloading:
-            return False  # not while the journal is off, nor while another configuration is being built
+            return  # not while the journal is off, nor while another configuration is being built
         agent.settle()
         one.late_since = now if one.late_since is None else one.late_since
         state = shadow.state()
         if state is None and now - one.late_since < CATCH_UP:
-            return False
+            return
         before, voucher = agent.pipeline.streams[name], agent.vouchers.get(name)
         try:
             pipeline = agent.pipeline.with_model(*shadow.loaded, state)
         except (ModelError, ValueError, KeyError, TypeError) as error:  # whatever was checked before
             shadow.problem = f"cannot take over ({type(error).__name__}: {error})"
-            return False
+            return
         if not self._written(one, lambda: agent.go_on_with(pipeline, write)):
-            return False
+            return
         agent.vouchers = {**agent.vouchers, name: one.vouchers[0]}
         shadow.close()
-        del self._tries[name]
+        del self._attempts[name]
         self._watch()
         entry = self.store.entries[name]
         if entry.phase == "trial":  # what ran until now goes on as the shadow
             loaded = before.spec, before.model
-            after = self._try(name, entry, lambda: loaded, [voucher] if voucher else [])
+            after = self._attempt(name, entry, lambda: loaded, [voucher] if voucher else [])
             state = {**pipeline.snapshot([]), "streams": {name: before.snapshot()}}
             after.shadow.begin(state, before.judge.counts["alerts"])
+        log.info("streams.%s: %s runs from here on", name, pipeline.streams[name].model.manifest.label)
         agent.tell_models()
-        return True
 
-    def _written(self, one: _Try, write: Callable[[], None]) -> bool:
+    def _written(self, one: Attempt, write: Callable[[], None]) -> bool:
         try:
             write()
         except OSError as error:
@@ -314,27 +241,14 @@ class Rollouts:
 
     # --- what people see and say --------------------------------------------------------------------------------------
 
-    def _tell(self) -> None:
-        """Events go the way of alerts: into the journal, then to the broker."""
-        events = self.store.untold()
-        if events:
-            agent = self._agent
-            agent.keeper.add(Turn(), (), (), [telling.event(agent.settings.base, body) for body in events])
-            agent.commit()
-            self.store.told(len(events))
-
     def health(self) -> dict[str, Any]:
         """Of each stream with a model that is tried: the phase, how long it still takes, and the figures."""
-        now, found = time.monotonic(), {}
-        models = self._agent.settings.models
-        for name, one in self._tries.items():
-            entry = self.store.entries.get(name)
-            if entry is None or one.phase == "none":
-                continue
-            limit = models.shadow if one.phase == "shadow" else models.trial
-            spent = entry.spent + (1000 * (now - one.marked) if one.began is not None else 0)
-            found[name] = telling.state(entry, max(0.0, (limit - spent) / 1000), one.shadow.comparison.figures())
-        return found
+        now, models = time.monotonic(), self._agent.settings.models
+        return {
+            name: telling.state(entry, one.left(entry, models, now) / 1000, one.shadow.comparison.figures())
+            for name, one in self._attempts.items()
+            if (entry := self.store.entries.get(name)) is not None and entry.tried is not None
+        }
 
     def versions(self) -> dict[str, dict[str, Any]]:
         """Of each stream: the version that runs and the latest that is here."""
@@ -354,10 +268,9 @@ class Rollouts:
         if file is None:
             why = "no newer model is tried" if verb == "accept" else "runs the configured model"
             raise RequestError("stream", f"{name}: {why}", "see transom rollout")
-        one = self._tries.get(name)
+        one = self._attempts.get(name)
         if one is None or one.phase != entry.phase:
-            one = self._start(name, entry)
+            one = self._begin(name, entry)
         one.wish = verb
-        wills = {"shadow": "switch", "trial": "accept"}
-        return {"stream": name, "model": file.label, "phase": entry.phase,
-                "will": wills[entry.phase] if verb == "accept" else "roll back"}  # fmt: skip
+        will = "roll back" if verb == "rollback" else "switch" if entry.phase == "shadow" else "accept"
+        return {"stream": name, "model": file.label, "phase": entry.phase, "will": will}

@@ -121,12 +121,12 @@ class Ledger:
         with self._lock:
             self._hold(stream, replace(self.entries[stream], open=True))
 
-    def switch(self, stream: str, figures: Mapping[str, Any]) -> None:
+    def switch(self, stream: str, reason: str, figures: Mapping[str, Any]) -> None:
         """The candidate runs from now on, on trial. Raises OSError when the disk refuses; then nothing has changed."""
         with self._lock:
             entry = self.entries[stream]
             assert entry.candidate is not None
-            event = self._event("switched", stream, entry.candidate, entry.before, figures=figures)
+            event = self._event("switched", stream, entry.candidate, entry.before, reason, figures)
             self._set(stream, entry.switched(), event)
 
     def accept(self, stream: str, reason: str, figures: Mapping[str, Any]) -> None:
@@ -136,6 +136,7 @@ class Ledger:
             assert entry.active is not None
             event = self._event("accepted", stream, entry.active, entry.before, reason, figures)
             self._set(stream, entry.accepted(), event)
+            log.info("streams.%s: %s has stood its trial", stream, entry.active.label)
 
     def give_up(self, stream: str, reason: str, figures: Mapping[str, Any]) -> None:
         """What is tried, or else what runs, has failed: what ran before runs. Raises OSError."""
@@ -196,9 +197,8 @@ class Ledger:
         """Raises OSError; then nothing has changed."""
         events = self._record.events if event is None else (*self._record.events, event)[-EVENTS:]
         record = Record(streams={**self._record.streams, stream: entry}, events=events)
-        self._make_folder()
-        disk.put(self.folder / RECORD, encode(record))
-        self._record, self.problem = record, ""
+        self._put(record)
+        self._record = record
 
     def _hold(self, stream: str, entry: Entry, event: dict[str, Any] | None = None) -> None:
         """As `_set`, where it must be so whether the disk takes it or not: it will with the next change."""
@@ -208,10 +208,16 @@ class Ledger:
     def _hold_record(self, record: Record) -> None:
         self._record = record
         try:
-            self._make_folder()
-            disk.put(self.folder / RECORD, encode(record))
+            self._put(record)
         except OSError as error:
             log.error("%s cannot be written (%s)", self.folder / RECORD, error)  # noqa: TRY400
+
+    def _put(self, record: Record) -> None:
+        """Until it has succeeded, nobody knows what a failed one has left on the disk, and what that names."""
+        self.problem = self.problem or "was not written"
+        self._make_folder()
+        disk.put(self.folder / RECORD, encode(record))
+        self.problem = ""
 
     def _make_folder(self) -> None:
         if not self.folder.is_dir():
@@ -219,7 +225,7 @@ class Ledger:
             disk.sync_folder(self.folder.parent)
 
     def _clean(self) -> None:
-        """Removes files that nothing names. While the record cannot be read, nobody knows which these are."""
+        """Removes files that nothing names. While the record on disk is not known, they all stay."""
         if self.problem:
             return
         named = {file.sha256 for entry in self.entries.values() for file in entry.files} | self._coming
