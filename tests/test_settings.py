@@ -296,6 +296,7 @@ def test_a_bad_stream_setting_is_refused_with_key_value_and_remedy(toml, line, k
         ("[models]\nupdates = ['mqtt']", "models.updates", ["without a key that is trusted", "models.trusted_keys"]),
         ("[models]\nupdates = ['folder']", "models.updates", ["has no folder", "set models.updates_folder"]),
         ("[models]\nupdates_largest = '1GiB'", "models.updates_largest", ["1GiB is too small or too large"]),
+        ("[models]\nupdates_ca_file = 'gone.pem'", "models.updates_ca_file", ["cannot be read: No such file"]),
         ("[streams.update]\ntopic = 'a'", "streams.update", ["agent's own topics"]),
         ("[stream]\nx = 1", "stream", ["unknown key", "did you mean streams?"]),
         ("[streams.status]\ntopic = 'a'", "streams.status", ["agent's own topics"]),

@@ -1,8 +1,9 @@
-"""What the settings of models that arrive may be: ways, groups, addresses, sizes, and which keys need each other.
+"""What the settings of models that arrive may be: keys, ways, groups, addresses, sizes, and what needs what.
 
 A value or the merged tables in; the value, or a ValueError(problem, remedy), or problems out. Opens nothing.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,15 @@ ORIGINS = ("mqtt", "folder", "https")
 LARGEST = 128 << 20  # bytes: 1,024 chunks of the largest size (dialects/updates.py)
 
 Problem = tuple[tuple[str, ...], str, str]
+
+
+def public_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
+    for key in keys:
+        if not re.fullmatch(r"RW[Q-T][A-Za-z0-9+/]{53}", key):
+            raise ValueError(
+                f"{shown(key)} is no public key", "write the line that begins with RW, as transom keygen shows it"
+            )
+    return keys
 
 
 def origins(ways: tuple[str, ...]) -> tuple[str, ...]:

@@ -221,7 +221,7 @@ Ratio = Annotated[float, Field(gt=0, le=1e6)]
 class ModelsSettings(Section):
     """Which model files may run. The shipped ones may always, and one whose digest is the stream's model_sha256."""
 
-    trusted_keys: Annotated[Words, AfterValidator(rules.public_keys)] = Field(
+    trusted_keys: Annotated[Words, AfterValidator(arriving.public_keys)] = Field(
         default=(),
         description="Public keys whose signature beside a model file (FILE.minisig) is enough, as transom keygen shows "
         "them: one line each, which begins with RW. See docs/security.md.",

@@ -6,7 +6,7 @@ files with secrets and certificates.
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo, available_timezones
@@ -99,15 +99,6 @@ def keepalive(ms: int) -> int:
     return ms
 
 
-def public_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
-    for key in keys:
-        if not re.fullmatch(r"RW[Q-T][A-Za-z0-9+/]{53}", key):
-            raise ValueError(
-                f"{shown(key)} is no public key", "write the line that begins with RW, as transom keygen shows it"
-            )
-    return keys
-
-
 def digest(raw: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", raw):
         raise ValueError(f"{shown(raw)} is not a SHA-256", "write its 64 hexadecimal digits, as sha256sum prints them")
@@ -161,6 +152,8 @@ def across(layers: Origins, *, need_streams: bool) -> list[TransomError]:
     """Problems between keys and with the files they name. Works on the raw tables, so that a wrong type hides none."""
     raw = layers.merged
     found = [*_broker(_table(raw, "broker")), *arriving.across(raw)]
+    authorities = _table(raw, "models").get("updates_ca_file")
+    found += _readable([(("models", "updates_ca_file"), authorities, LARGEST_PEM)])
     streams = raw.get("streams", {})
     if need_streams and streams in ({}, None):
         found.append(
@@ -187,7 +180,11 @@ def _broker(broker: Mapping[str, Any]) -> Iterator[tuple[Path_, str, str]]:
     if "key_file" in tls and "cert_file" not in tls:
         yield ("broker", "tls", "key_file"), "there is no certificate to go with it", "set broker.tls.cert_file"
     files = [(("broker", "tls", key), tls.get(key), LARGEST_PEM) for key in ("ca_file", "cert_file", "key_file")]
-    for loc, name, limit in [(("broker", "password_file"), broker.get("password_file"), LARGEST_PASSWORD), *files]:
+    yield from _readable([(("broker", "password_file"), broker.get("password_file"), LARGEST_PASSWORD), *files])
+
+
+def _readable(named: Sequence[tuple[Path_, object, int]]) -> Iterator[tuple[Path_, str, str]]:
+    for loc, name, limit in named:
         if isinstance(name, str):
             try:
                 if not read_text(Path(name), limit):
