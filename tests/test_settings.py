@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transom.errors import SettingsError, TransomError
 from transom.settings import Settings, load_settings, read
 from transom.settings.options import AgentSettings, BrokerSettings, TlsSettings
-from transom.settings.reference import SECTIONS, reference
+from transom.settings.reference import SECTIONS, page, reference
 from transom.settings.streams import StreamSettings
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -410,6 +410,11 @@ def test_settings_are_frozen(toml):
 
 def test_the_reference_is_what_the_options_say():
     assert (CONFIG / "agent.toml").read_text() == reference(), "run: python -m transom.settings > config/agent.toml"
+
+
+def test_the_page_of_settings_is_what_the_options_say():
+    text = (CONFIG.parent / "docs" / "settings.md").read_text()
+    assert text == page(), "run: python -m transom.settings --page > docs/settings.md"
 
 
 def test_every_setting_stands_in_the_reference_with_its_true_default():

@@ -1,6 +1,7 @@
 """The annotated reference configuration, made from the options themselves so that it cannot drift from them.
 
-Settings' classes in, the text of config/agent.toml out. Keys that have no fixed default stand there commented out.
+Settings' classes in, the text of config/agent.toml out, or the page docs/settings.md. Keys that have no fixed default
+stand in the first commented out.
 """
 
 import json
@@ -60,6 +61,49 @@ def reference() -> str:
             if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
                 parts.append("\n".join([*_comment(field.description or ""), mark + _line(key, field, defaults)]))
     return "\n\n".join(parts) + "\n"
+
+
+PAGE = """\
+# Settings
+
+Every setting, made from the program: `python -m transom.settings --page > docs/settings.md`. The same as a file to
+start from is [config/agent.toml](../config/agent.toml); how files, variables and flags come together, and how
+durations, sizes and budgets are written, says [configuration.md](configuration.md).
+
+A key is written in its table of the file, as a flag (`--broker.host 192.0.2.7`) or as a variable
+(`TRANSOM_BROKER__HOST=192.0.2.7`). Changes are taken while the agent runs, but for those of `agent.id`, `agent.state`
+and `agent.durability`, which are refused, and of `agent.inbox`, which waits for the next start."""
+
+
+def page() -> str:
+    """The text of docs/settings.md."""
+    parts = [PAGE]
+    for table, cls in SECTIONS:
+        defaults = cls.model_construct().model_dump(mode="json", warnings=False)
+        rows = [f"## [{table}]", "", _prose(cls), "", "| key | default | meaning |", "|---|---|---|"]
+        for key, field in cls.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                continue
+            rows.append(f"| `{key}` | {_default(key, field, defaults)} | {_meaning(field)} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _default(key: str, field: FieldInfo, defaults: dict[str, object]) -> str:
+    """Of a key without a fixed one its example."""
+    if field.is_required():
+        return f"needed, such as `{_cell(_toml(field.examples[0]))}`" if field.examples else "needed"
+    if field.examples:
+        return f"none; such as `{_cell(_toml(field.examples[0]))}`"
+    return f"`{_cell(_toml(defaults[key]))}`"
+
+
+def _meaning(field: FieldInfo) -> str:
+    return _cell(field.description or "").replace("<", "\\<")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _prose(cls: type[BaseModel]) -> str:
