@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -67,11 +69,7 @@ def test_a_model_reaches_one_agent_while_readings_go_on(mosquitto_broker: Mosqui
         assert store.offers == [("s", DATA, signed(DATA), "mqtt")]
         other.wait_until(lambda heard: len(heard.get("transom/gw/s/d/x/prediction", [])) >= 47)
 
-        def told(heard: dict[str, list[bytes]]) -> bool:
-            last = json.loads(heard.get("transom/gw/health", [b'{"updates":{}}'])[-1])
-            return bool(last["updates"].get("offered"))
-
-        other.wait_until(told)
+        other.wait_until(lambda heard: updates_told(heard).get("offered") == 1)
         health = json.loads(other.messages["transom/gw/health"][-1])
         assert (health["updates"]["chunks"], health["unmatched"]) == (offer.chunks, 0)
         assert health["streams"]["s"]["received"] == 50
@@ -113,15 +111,34 @@ def until(there: object, seconds: float = 15) -> None:
         time.sleep(0.01)
 
 
-def test_an_agent_that_ends_half_way_goes_on_where_it_was(mosquitto_broker: Mosquitto, tmp_path: Path) -> None:
+CHILD = """
+import sys, threading
+sys.path[:0] = sys.argv[3:]
+from pathlib import Path
+from tests_arrival import Noted, agent_of, configured
+agent_of(configured(Path(sys.argv[1]), int(sys.argv[2])), Noted()).run(threading.Event())
+"""
+
+
+def updates_told(heard: dict[str, list[bytes]]) -> dict[str, int]:
+    """What the latest BASE/health counts of updates."""
+    last = heard.get("transom/gw/health", [])
+    return dict(json.loads(last[-1])["updates"]) if last else {}
+
+
+def test_an_agent_that_is_killed_half_way_goes_on_where_it_was(mosquitto_broker: Mosquitto, tmp_path: Path) -> None:
     settings, store, offer = configured(tmp_path, mosquitto_broker.port), Noted(), offer_of(DATA)
     sending = sending_of(offer, DATA, most=20)
-    with serving(settings, sending):
-        first = agent_of(settings, Noted())
-        with running(first):
-            until(lambda: first.arrivals.desk.counts["chunks"] == 20)
-        again = agent_of(settings, store)
+    command = [sys.executable, "-c", CHILD, str(tmp_path), str(mosquitto_broker.port), *sys.path]
+    with Heard(mosquitto_broker.port, "transom/gw/health") as other, serving(settings, sending):
+        first = subprocess.Popen(command)
+        try:
+            other.wait_until(lambda heard: updates_told(heard).get("chunks") == 20, 30)
+        finally:
+            first.kill()
+            first.wait(10)
         sending.most = 1_000_000
+        again = agent_of(settings, store)
         with running(again):
             store.wait()
             assert again.arrivals.desk.counts["chunks"] == offer.chunks - 20
