@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     paths = {
         "1": made.detector(folder, "1"), "2": made.detector(folder, "2", 1.1), "loud": made.detector(folder, "3", 100.0),
-        "slow": made.detector(folder, "4", loops=30), "flow 1": made.forecaster(folder, "1"),
+        "slow": made.detector(folder, "4", loops=100), "flow 1": made.forecaster(folder, "1"),
         "wrong": made.forecaster(folder, "2", 3.0),
     }  # fmt: skip
     gate._passed.update(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values())

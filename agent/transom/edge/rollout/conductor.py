@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 LOOK = 0.5  # seconds between two looks at the figures
 SPEND = 600.0  # seconds after which the time of a phase is written down
 AGAIN = 60.0  # seconds until a change is tried again that the disk has refused
-CATCH_UP = 10.0  # seconds that a switch waits for its shadow to be where the live model is
+PAUSE = 0.2  # seconds that the run loop waits for the shadow to be where the live model is, before a switch
+CATCH_UP = 10.0  # seconds after which a switch is made without it: the newer model then learns from the last windows
 
 
 class Rollouts:
@@ -206,7 +207,7 @@ class Rollouts:
             return  # not while the journal is off, nor while another configuration is being built
         agent.settle()
         one.late_since = now if one.late_since is None else one.late_since
-        state = shadow.state()
+        state = shadow.state(PAUSE)
         if state is None and now - one.late_since < CATCH_UP:
             return
         before, voucher = agent.pipeline.streams[name], agent.vouchers.get(name)

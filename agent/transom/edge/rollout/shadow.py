@@ -89,18 +89,16 @@ class Shadow:
                 self.behind += 1
             self._changed.notify_all()
 
-    @property
-    def idle(self) -> bool:
-        """It has taken all turns that were fed."""
+    def state(self, wait: float) -> dict[str, Any] | None:
+        """A snapshot of its stream after all turns that were fed; None where it does not get there within `wait`
+        seconds."""
         with self._changed:
-            return self._fed and not self._queue and not self._busy and self._begin is None
-
-    def state(self) -> dict[str, Any] | None:
-        """A snapshot of its stream, None while it is not `idle`."""
-        with self._changed:
-            if not self._fed or self._queue or self._busy or self._begin is not None or self._pipeline is None:
+            if not self._changed.wait_for(self._there, wait) or self._pipeline is None:
                 return None
             return self._pipeline.streams[self.name].snapshot()
+
+    def _there(self) -> bool:
+        return self._fed and not self._queue and not self._busy and self._begin is None
 
     def close(self) -> None:
         """Its thread ends after the turn that is under way."""
