@@ -173,6 +173,26 @@ def test_metrics_are_told_of_and_loud_where_others_reach_them():
     assert "http" not in told({"streams.x.topic": "p/{d}", "http.host": "0.0.0.0"}, {"x": UNIVERSAL})
 
 
+def test_ways_by_which_models_arrive_are_told_and_those_that_are_shut_are_warned_of():
+    stream = {"topic": "a/{device}/{channel}", "update_url": "https://host/m.pt?token=hush", "update_sha256": "0" * 64}
+    models = {"updates": ["mqtt", "folder", "https"], "updates_folder": "/in", "trusted_keys": [KEY.public.text]}
+    chosen = {"agent": {"id": "gw", "groups": ["hall"]}, "streams": {"s": stream}}
+    text = "\n".join(summary(load_settings(None, chosen | {"models": models}), {"s": UNIVERSAL}))
+    for line in ("transom push to gw, and to the groups hall", "from /in/STREAM/", "for s from https://host/m.pt"):
+        assert line in text
+    assert "WARNING" not in text
+    assert "hush" not in text
+    shut = chosen | {"models": {"updates_folder": "/in"}}
+    text = "\n".join(summary(load_settings(None, shut), {"s": UNIVERSAL}))
+    for key in ("agent.groups", "models.updates_folder", "streams.s.update_url"):
+        assert f"WARNING        {key}: " in text
+    unsigned = {"models": {"updates": ["folder"], "updates_folder": "/in", "allow_unsigned": True}}
+    text = "\n".join(
+        summary(load_settings(None, {"streams": {"s": {"topic": "a/{channel}"}}} | unsigned), {"s": UNIVERSAL})
+    )
+    assert "arrive by folder or https run whoever wrote them" in text
+
+
 def test_a_broker_on_this_machine_needs_no_tls():
     for host in ("127.0.0.1", "::1", "localhost"):
         assert "WARNING" not in told({"streams.x.topic": "x", "broker.host": host}, {"x": UNIVERSAL})

@@ -3,9 +3,10 @@
 The same messages in any batches give the same events. No clock, no socket, no disk: `now` is an input.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from transom.core import adoption
 from transom.core.attention import Call
 from transom.core.due import Due, infer
 from transom.core.events import Alert, DriftReport, Events
@@ -13,6 +14,7 @@ from transom.core.intake import Route
 from transom.core.model import Model, Outputs
 from transom.core.stream import Stream, StreamSpec
 from transom.core.values import PayloadError
+from transom.errors import ModelError
 
 MOST_STRANGERS = 10_000  # topics remembered that belong to no stream
 SNAPSHOT = 1  # version of the snapshot's format
@@ -139,6 +141,21 @@ class Pipeline:
         """An empty pipeline with the same streams and models."""
         return Pipeline([(s.spec, s.model) for s in self.streams.values()], self.own_prefix)
 
+    def with_model(self, spec: StreamSpec, model: Model, shadow: Mapping[str, Any] | None = None) -> "Pipeline":
+        """A pipeline that goes on from here with another model in one stream. shadow: see `adoption.adopt`. Raises
+        ValueError where the stream has another shape with it."""
+        streams = [(s.spec, s.model) for name, s in self.streams.items() if name != spec.name]
+        order = list(self.streams)
+        other = Pipeline(sorted([*streams, (spec, model)], key=lambda pair: order.index(pair[0].name)), self.own_prefix)
+        state = self.snapshot()
+        saved, fresh = state["streams"].pop(spec.name), Stream(spec, model)
+        if not adoption.fits(fresh, saved):
+            raise ValueError(f"streams.{spec.name}: {model.manifest.label} has another shape")
+        other.restore(state)
+        adoption.adopt(fresh, saved, shadow)
+        other.streams[spec.name] = fresh
+        return other
+
     def _resolve(self, topic: str, payload: bytes, received: int) -> tuple[tuple[Stream, Route], ...]:
         """Which streams a topic belongs to. Remembered, but for topics that would make memory grow without bound."""
         found: list[tuple[Stream, Route]] = []
@@ -185,15 +202,16 @@ class Pipeline:
         reports = sorted((r for _, some in found for r in some), key=lambda r: -abs(r.sizes))
         return sum(count for count, _ in found), reports[:most]
 
-    def snapshot(self) -> dict[str, Any]:
-        """Arrays and plain values: all that is needed to go on as if nothing had happened."""
+    def snapshot(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Arrays and plain values: all that is needed to go on as if nothing had happened. only: of these streams."""
         return {
             "version": SNAPSHOT, "stamp": self._stamp, "strangers": self.strangers,
-            "streams": {name: stream.snapshot() for name, stream in self.streams.items()},
+            "streams": {n: stream.snapshot() for n, stream in self.streams.items() if only is None or n in only},
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> list[str]:
-        """Takes a snapshot back; returns the streams that start empty because model or shape have changed.
+        """Takes a snapshot back; returns the streams that start empty because their shape has changed. One whose model
+        has changed, and nothing else, goes on with its windows (`adoption`).
 
         Raises ValueError, with nothing changed, for a snapshot of another version of Transom's format.
         """
@@ -205,14 +223,18 @@ class Pipeline:
         fresh = []
         for name, stream in self.streams.items():
             saved = state["streams"].get(name)
-            if saved is None or list(saved["fingerprint"]) != stream.fingerprint():
+            same = saved is not None and list(saved["fingerprint"]) == stream.fingerprint()
+            if saved is None or not (same or adoption.fits(stream, saved)):
                 fresh.append(name)
                 if saved is not None:
                     stream.intake.remember(saved["intake"])
                 continue
             try:
-                stream.restore(saved)
-            except (KeyError, TypeError, ValueError):  # half a stream restored is worse than none
+                if same:
+                    stream.restore(saved)
+                else:
+                    adoption.adopt(stream, saved)
+            except (KeyError, TypeError, ValueError, ModelError):  # half a stream restored is worse than none
                 self.streams[name] = Stream(stream.spec, stream.model)
                 fresh.append(name)
         return fresh

@@ -163,11 +163,16 @@ class Stream:
         return [m.label, self.model.sha256, m.length, len(m.channels), g.step, g.aggregate, self.spec.topic,
                 list(self.spec.series)]  # fmt: skip
 
+    def kind(self) -> list[Any]:
+        """What must be equal besides the shape for another model to go on with the state of this one (`adoption`)."""
+        m = self.model.manifest
+        return [m.task, [c.name for c in m.channels]]
+
     def snapshot(self) -> dict[str, Any]:
         return {
-            "fingerprint": self.fingerprint(), "intake": self.intake.snapshot(), "grid": self.grid.snapshot(),
-            "buffers": self.buffers.snapshot(), "judge": self.judge.snapshot(), "fates": self.fates.copy(),
-            "shed": self.shed,
+            "fingerprint": self.fingerprint(), "kind": self.kind(), "intake": self.intake.snapshot(),
+            "grid": self.grid.snapshot(), "buffers": self.buffers.snapshot(), "judge": self.judge.snapshot(),
+            "fates": self.fates.copy(), "shed": self.shed,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:

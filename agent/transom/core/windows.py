@@ -60,6 +60,10 @@ class Buffers(Table):
         filled = int(self.filled[series])
         return self.buffer[series, filled - 1 : filled - 1 + self.length].copy() if filled else None
 
+    def windows_at(self, series: NDArray[Any], start: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 [n, T, C]: of these series, the windows that begin at these columns of the buffer."""
+        return np.array(self._view()[series, start])
+
     def _rounds(self, steps: Steps, rank: NDArray[np.int64], nth: NDArray[np.int64]) -> Iterator[Windows]:
         """At most T steps of a series at a time, so that they fit behind the T - 1 before them."""
         if not len(steps):

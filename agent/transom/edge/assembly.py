@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from transom.core.admission import GridSpec
 from transom.core.alerts import AlertSpec
@@ -124,11 +124,22 @@ def load_model(name: str, settings: Settings, sha256: str | None) -> Model:
     return choice.load(name, settings.folder, agent.runtime, sha256=sha256, threads=agent.threads)
 
 
-def build_pipeline(settings: Settings, load: Load = load_model, *, guarded: bool = True) -> Assembly:
+class Updates(Protocol):
+    """Which newer file a stream runs, if it does (`rollout.ledger`)."""
+
+    def chosen(self, stream: str, settings: Settings) -> tuple[Path, Any] | None: ...
+
+    def unfit(self, stream: str, error: ModelError) -> None: ...
+
+
+def build_pipeline(
+    settings: Settings, load: Load = load_model, *, guarded: bool = True, updates: Updates | None = None
+) -> Assembly:
     """Loads each model once and joins it with its streams. A stream that cannot run leaves the others to run; raises
     SettingsError, holding every problem, when none can.
 
-    guarded: models pass the gate first. False only for a person who names the files and runs them as himself.
+    guarded: models pass the gate first. False only for a person who names the files and runs them as himself. updates:
+    newer files of a running agent, in the place of the configured ones.
     """
     vouchers: dict[str, Voucher] = {}
     broken: dict[str, TransomError] = {}
@@ -138,6 +149,11 @@ def build_pipeline(settings: Settings, load: Load = load_model, *, guarded: bool
     with Gate.of(settings.models) as gate:
         for name, stream in settings.streams.items():
             try:
+                newer = _newer(name, settings, gate, load, updates) if updates is not None else None
+                if newer is not None:
+                    streams.append(newer[:2])
+                    vouchers[name] = newer[2]
+                    continue
                 key = choice.find(stream.model, settings.folder, runtime), stream.model_sha256
                 if guarded:
                     vouchers[name] = gate.admit(*key)
@@ -152,6 +168,35 @@ def build_pipeline(settings: Settings, load: Load = load_model, *, guarded: bool
     if broken and not streams:
         raise SettingsError(list(broken.values()))
     return Assembly(Pipeline(streams, own_prefix=f"{settings.base}/"), broken, vouchers)
+
+
+def _newer(
+    name: str, settings: Settings, gate: Gate, load: Load, updates: Updates
+) -> tuple[StreamSpec, Model, Voucher] | None:
+    """None for a stream that runs its configured model. An update that does not load makes room for what ran before."""
+    while (chosen := updates.chosen(name, settings)) is not None:
+        try:
+            return open_update(name, settings, gate, chosen[0], load)
+        except ModelError as error:
+            updates.unfit(name, error)
+    return None
+
+
+def open_update(
+    name: str, settings: Settings, gate: Gate, path: Path, load: Load = load_model
+) -> tuple[StreamSpec, Model, Voucher]:
+    """A file that has come for a stream. Raises ModelError."""
+    voucher = gate.admit(path, None)
+    model = load(str(path.absolute()), settings, voucher.sha256)
+    return stream_spec(name, settings.streams[name], model.manifest), model, voucher
+
+
+def open_configured(name: str, settings: Settings, gate: Gate) -> tuple[StreamSpec, Model, Voucher]:
+    """The model that the configuration names. Raises ModelError."""
+    stream = settings.streams[name]
+    voucher = gate.admit(choice.find(stream.model, settings.folder, settings.agent.runtime), stream.model_sha256)
+    model = load_model(stream.model, settings, voucher.sha256)
+    return stream_spec(name, stream, model.manifest), model, voucher
 
 
 def describe(pipeline: Pipeline, vouchers: Mapping[str, Voucher] = MappingProxyType({})) -> Sequence[dict[str, object]]:

@@ -81,8 +81,11 @@ class Bulletin:
     def info(self) -> Publication:
         agent = self._agent
         unsigned = agent.settings.models.allow_unsigned
-        return reports.info(agent.base, agent.pipeline, agent.broken, agent.vouchers, allow_unsigned=unsigned,
-                            privacy=agent.privacy)  # fmt: skip
+        versions = agent.rollouts.versions() if agent.rollouts is not None else {}
+        return reports.info(
+            agent.base, agent.pipeline, agent.broken, agent.vouchers, allow_unsigned=unsigned, versions=versions,
+            privacy=agent.privacy,
+        )  # fmt: skip
 
     def tell_health(self) -> None:
         """BASE/health, and in the log what was lost since the last time."""
@@ -131,5 +134,6 @@ class Bulletin:
             "certificates": dict.fromkeys(WHO)
             | (agent.connection.certificates.ends() if agent.connection is not None else {}),
             "calls": dict(agent.remote.counts), "page": agent.web.viewers(),
-            "drift": self._drift(),
+            "updates": dict(agent.arrivals.desk.counts), "drift": self._drift(),
+            "rollout": agent.rollouts.health() if agent.rollouts is not None else {},
         }  # fmt: skip

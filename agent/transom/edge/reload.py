@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from transom.edge.assembly import Assembly, build_pipeline
+from transom.edge.assembly import Assembly, Updates, build_pipeline
 from transom.edge.tls import make_context
 from transom.edge.wire import tls_options
 from transom.errors import SettingsError, TransomError
@@ -24,10 +24,11 @@ RESTART = ("inbox",)  # of the agent: a change of these is taken at the next sta
 
 
 class Reload:
-    """read: gives the settings as they are configured now, or raises TransomError; file: watched for changes."""
+    """read: gives the settings as they are configured now, or raises TransomError; file: watched for changes; updates:
+    newer models that run instead of the configured ones."""
 
-    def __init__(self, read: Callable[[], Settings], file: Path | None) -> None:
-        self._read, self._file = read, file
+    def __init__(self, read: Callable[[], Settings], file: Path | None, updates: Updates | None = None) -> None:
+        self._read, self._file, self._updates = read, file, updates
         self._seen = self._stamp()
         self._asked = False  # no event: a handler that waits for its lock would wait for itself
         self._looked = 0.0
@@ -56,6 +57,11 @@ class Reload:
             self._building = threading.Thread(target=self._build, args=job, name="transom-reload", daemon=True)
             self._building.start()
         return None
+
+    @property
+    def under_way(self) -> bool:
+        """A configuration is being built, or waits to be taken."""
+        return self._building is not None
 
     def concluded(self) -> list[TransomError] | None:
         """Once after each reading of the configuration: why it was refused, [] when it was taken; else None."""
@@ -96,7 +102,7 @@ class Reload:
             check_fixed(settings, current)
             if settings.broker != current.broker and settings.broker.tls.enabled:
                 make_context(tls_options(settings.broker.tls))  # refused here, the present connection goes on
-            assembly = build_pipeline(settings)
+            assembly = build_pipeline(settings, updates=self._updates)
             broken = [error for name, error in assembly.broken.items() if name in running]
             if broken:
                 raise SettingsError(broken)  # noqa: TRY301  # what runs is worth more than what is new

@@ -25,7 +25,7 @@ from transom.dialects.plain import Publication
 from transom.dialects.privacy import Privacy, Rule
 from transom.edge import calls, pseudonyms
 from transom.edge.explainer import Explainer
-from transom.edge.requests import NAMES, Explain, Request, RequestError, decode, id_of, unknown
+from transom.edge.requests import NAMES, Explain, OfStream, Request, RequestError, decode, id_of, unknown
 from transom.errors import TransomError
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ REFUSALS = 1.0  # a second of the calls beyond that are told so
 LARGEST = 1 << 15  # values of a window that is explained: the answer has each twice
 VERB = 32  # characters of a verb that is answered
 
+Steer = Callable[[str, str], dict[str, Any]]  # verb and stream to what will be done; raises RequestError
 Segment = tuple[list[Message], Sequence[Message]]
 
 
@@ -55,13 +56,16 @@ class Bucket:
 
 
 class Remote:
-    """allowed: verbs that are done; ask_reload: None where there is no configuration to read again."""
+    """allowed: verbs that are done; ask_reload: None where there is no configuration to read again; steer: ends a trial
+    of a newer model, None where there are none."""
 
     def __init__(
-        self, base: str, allowed: Sequence[str], ask_reload: Callable[[], None] | None, privacy: Privacy | None = None
-    ) -> None:
+        self, base: str, allowed: Sequence[str], ask_reload: Callable[[], None] | None, privacy: Privacy | None = None,
+        steer: Steer | None = None,
+    ) -> None:  # fmt: skip
         """privacy: what may be answered and how series are called, all and by their names if None."""
         self._base, self._ask_reload, self._privacy = base, ask_reload, privacy or Privacy(Rule())
+        self._steer = steer
         self._prefix = f"{base}/request/"
         self.allow(allowed)
         self._calls, self._refusals = Bucket(RATE, BURST), Bucket(REFUSALS, REFUSALS)
@@ -175,6 +179,10 @@ class Remote:
             return [call]
         if isinstance(request, Explain):
             self._explain(request, pipeline)
+        elif isinstance(request, OfStream):
+            if self._steer is None:
+                raise RequestError(verb, "this agent takes no newer models", "start it with transom run")
+            self._answer(verb, request.id, self._steer(verb, request.stream))
         elif verb == "reload":
             if self._ask_reload is None:
                 raise RequestError("reload", "this agent was given no configuration", "start it with transom run")

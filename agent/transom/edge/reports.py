@@ -1,6 +1,7 @@
 """What the agent says of itself on BASE/status, BASE/info and BASE/health: plain values in, publications out."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -26,10 +27,16 @@ def status(base: str, word: str, problems: Sequence[str]) -> Publication:
 def info(
     base: str, pipeline: Pipeline, broken: Mapping[str, TransomError], vouchers: Mapping[str, Voucher], *,
     allow_unsigned: bool = False, privacy: Privacy | None = None,
+    versions: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Publication:  # fmt: skip
-    """broken: streams that cannot run, with the reason. vouchers: who vouches for each stream's model."""
+    """broken: streams that cannot run, with the reason. vouchers: who vouches for each stream's model. versions: of
+    each stream, the one that runs and the latest that has come."""
     unwell = [{"stream": name, "error": f"{e.place}: {e.problem}"} for name, e in broken.items()]
-    streams: list[Mapping[str, Any]] = [*describe(pipeline, vouchers), *unwell]
+    running: list[Mapping[str, Any]] = [
+        {**one, "update": versions[name]} if (name := str(one["stream"])) in versions else one
+        for one in describe(pipeline, vouchers)
+    ]
+    streams = [*running, *unwell]
     if privacy is not None:
         streams = [{**s, "topic": privacy.topic(str(s["topic"]))} if "topic" in s else s for s in streams]
     body = observe.info(__version__, streams)

@@ -74,9 +74,15 @@ class SetBudget(Request):
     false_alarms: Text
 
 
+class OfStream(Request):
+    """accept, rollback: what becomes of a newer model of this stream (`transom rollout`)."""
+
+    stream: Name
+
+
 TYPES: dict[str, type[Request]] = {
     "ping": Ping, "reload": Reload, "mute": Mute, "unmute": Unmute, "acknowledge": Acknowledge, "explain": Explain,
-    "set-budget": SetBudget,
+    "set-budget": SetBudget, "accept": OfStream, "rollback": OfStream,
 }  # fmt: skip
 
 
@@ -119,6 +125,7 @@ def example(verb: str) -> str:
         "acknowledge": {"alert": "5b1f0c6a9d2e4471", "by": "anna"},
         "explain": {"stream": "pumps", "series": "hall/pump-1/vibration"},
         "set-budget": {"stream": "pumps", "false_alarms": "1/day"},
+        "accept": {"stream": "pumps"}, "rollback": {"stream": "pumps"},
     }[verb]  # fmt: skip
     return f"write it like {msgspec.json.encode({'id': '1', **told}).decode()}"
 

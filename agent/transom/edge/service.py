@@ -13,6 +13,7 @@ from transom.core.attention import Call
 from transom.core.events import Events
 from transom.core.pipeline import Message, Pipeline, Turn
 from transom.edge import logs, masks, memory, observe
+from transom.edge.arrival.arrivals import Arrivals
 from transom.edge.assembly import Assembly
 from transom.edge.bulletin import Bulletin
 from transom.edge.fairness import Fairness, rates
@@ -27,6 +28,8 @@ from transom.edge.present import TURN, Present
 from transom.edge.reload import RESTART, Reload
 from transom.edge.remote import Remote
 from transom.edge.retention import Retention, tidied
+from transom.edge.rollout.conductor import Rollouts
+from transom.edge.rollout.store import Store
 from transom.edge.systemd import Supervisor
 from transom.edge.turns import Done, Turns, Work
 from transom.edge.web import Web
@@ -45,10 +48,10 @@ class Agent:
 
     def __init__(
         self, settings: Settings, assembly: Assembly, on_events: Callable[[Events, int], None] | None = None,
-        reload: Reload | None = None, supervisor: Supervisor | None = None,
+        reload: Reload | None = None, supervisor: Supervisor | None = None, store: Store | None = None,
     ) -> None:  # fmt: skip
         """on_events: told of each batch of events with the present (ms since 1970), in the run loop's thread.
-        supervisor: told how it goes; nobody if None."""
+        supervisor: told how it goes; nobody if None. store: of newer models, from which the assembly was made."""
         self.settings, self.broken, self.vouchers = settings, assembly.broken, assembly.vouchers
         self._on_events, self._reload = on_events, reload
         self._supervisor = supervisor or Supervisor({})
@@ -65,8 +68,11 @@ class Agent:
         masks.use(self.privacy)
         self._turns = Turns(assembly.pipeline, settings.base, self.keeper.rebuild, self.privacy)
         self.outbox = Outbox(a.outbox, a.max_age, self.keeper.waiting)
-        self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None, self.privacy)
+        self.rollouts = Rollouts(self, store) if store is not None else None
+        steer = self.rollouts.steer if self.rollouts is not None else None
+        self.remote = Remote(settings.base, a.remote, reload.ask if reload is not None else None, self.privacy, steer)
         self._discovery, self._impostors = Discovery(settings, self.privacy), Impostors()
+        self.arrivals = Arrivals(settings, store)
         self.connection: Connection | None = None
         self.present = Present()
         self._noted: list[Any] | None = None  # what was noted last
@@ -88,8 +94,10 @@ class Agent:
         try:
             self._restore()
             self._bulletin.begin()
+            self.arrivals.start()
             self._watch(self._connect(self._subscriptions()), stop)
         finally:
+            self.arrivals.close()
             self.web.close()
 
     def _watch(self, connection: Connection, stop: threading.Event) -> None:
@@ -103,6 +111,8 @@ class Agent:
                 connection.wait_writable()
                 self._turn(self.inbox.drain())
                 connection = self._reloaded()
+                if self.rollouts is not None:
+                    self.rollouts.look()
                 if self._reload is not None and (problems := self._reload.concluded()) is not None:
                     self.remote.reloaded(problems)
                 if not self.ready.is_set() and connection.ready:
@@ -136,8 +146,8 @@ class Agent:
         self.inbox.absent(jump / 1000)
         behind = bool(messages) and len(self.inbox) > 0
         tick = self.present.tick(self.connection, behind=behind, after=self._turns.untick)
-        shed = self.remote.shed(drained.shed)
-        messages = self._discovery.take(messages)
+        shed = self.arrivals.shed(self.remote.shed(drained.shed))
+        messages = self.arrivals.take(self._discovery.take(messages))
         segments = self.remote.split(messages)
         for requests, part in segments[:-1]:  # a call acts between the messages before and after it
             self._one(requests, Work(Turn(part, jump=jump, shed=shed)), ahead=False)
@@ -148,11 +158,12 @@ class Agent:
         self._one(requests, work, ahead=len(self.inbox) > 0 and not asked)
         self.overload.look(self.connection.held_back)
         if self.keeper.wait() == 0.0 or asked:  # what a call has changed is kept, then told
-            self._commit()
+            self.commit()
         self.outbox.flush(self.present.now, self.connection)
         for answer in self.remote.answers():
             self.connection.publish(answer)
         self._discovery.speak(self.pipeline, self.connection, time.monotonic())
+        self.arrivals.speak(self.pipeline, self.connection)
 
     def _one(self, requests: Sequence[Message], work: Work, *, ahead: bool) -> None:
         """A turn, and before its messages what these requests want."""
@@ -181,10 +192,13 @@ class Agent:
         if turn.messages or turn.calls or tokens or alerts or events.moved or turn.jump or turn.shed or turn.refused:
             self.keeper.add(turn, tokens, work.marks, alerts)
         self.web.show(events, self.pipeline.streams)
+        if self.rollouts is not None:
+            self.rollouts.land(done)
         if self._on_events is not None:
             self._on_events(events, self.present.now)
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
+        """What has come together is written, told and acknowledged."""
         assert self.connection is not None
         self._keep_notes()
         committed = self.keeper.commit(self.pipeline if self._turns.settled else None, self.outbox.done())
@@ -239,7 +253,7 @@ class Agent:
         return ", ".join(map(masks.topic, self.pipeline.filters))
 
     def _filters(self) -> list[str]:
-        return [*self.pipeline.filters, *self.remote.filters, *self._discovery.filters]
+        return [*self.pipeline.filters, *self.remote.filters, *self._discovery.filters, *self.arrivals.filters]
 
     def _subscriptions(self) -> dict[str, int] | None:
         """What this broker's session is known to hold."""
@@ -251,7 +265,7 @@ class Agent:
         connection = self.connection = Connection(
             broker_options(self.settings), filters=self._filters(), inbox=self.inbox, subscribed=subscribed,
             will=self._bulletin.status("offline"), birth=self._bulletin.birth,
-            stored=self._discovery.stored,
+            stored=[*self._discovery.stored, *self.arrivals.stored],
         )  # fmt: skip
         self._bulletin.status_told()
         connection.start()
@@ -265,13 +279,14 @@ class Agent:
             return self.connection
         settings, assembly = change
         self._turns.settle(self._land)
-        self._commit()
+        self.commit()
         fresh = assembly.pipeline.restore(self.pipeline.snapshot())
         assembly.pipeline.take(Turn(calls=_configured(assembly.pipeline)))
         other_broker = settings.broker != self.settings.broker
         self._apply(settings.agent)
         self._discovery.configure(settings)
         self.fairness.change(rates(settings))
+        self.arrivals.configure(settings)
         self.settings, self._turns.pipeline, self.broken = settings, assembly.pipeline, assembly.broken
         self.vouchers = assembly.vouchers
         self.web.change(settings.http)
@@ -289,6 +304,30 @@ class Agent:
         log.info("configuration reloaded: watching %s", self._watched())
         return self.connection
 
+    @property
+    def reloading(self) -> bool:
+        return self._reload is not None and self._reload.under_way
+
+    def settle(self) -> None:
+        """No turn is under way after this."""
+        self._turns.settle(self._land)
+
+    def go_on_with(self, pipeline: Pipeline, write: Callable[[], None]) -> None:
+        """Another pipeline, made of this one as it is, settled, runs from here on. write: says so on disk. The order is
+        that of rollout/conductor.py. Raises OSError; then nothing has changed."""
+        self.commit()
+        self.keeper.renew(self.pipeline)
+        if self.keeper.problem:
+            raise OSError(self.keeper.problem)
+        write()
+        self._turns.pipeline = pipeline
+        self.keeper.renew(pipeline)
+
+    def tell_models(self) -> None:
+        """Which models run, or are tried, has changed."""
+        if self.connection is not None:
+            self.connection.publish(self._bulletin.info())
+
     def _apply(self, agent: AgentSettings) -> None:
         """What can change in a running agent; the rest is told of."""
         old = self.settings.agent
@@ -304,6 +343,8 @@ class Agent:
     def _abandon(self) -> None:
         """The end after an error: the pipeline may be half changed, so nothing of it is saved."""
         assert self.connection is not None
+        if self.rollouts is not None:
+            self.rollouts.close(clean=False)
         self.connection.stop_receiving()
         self._turns.close()
         self.keeper.abandon(self.outbox.done())
@@ -321,11 +362,13 @@ class Agent:
             self._turn(Drained([], [], self.inbox.abandon()))
         self._turns.settle(self._land)
         self._turns.close()
-        self._commit()
+        self.commit()
         self.outbox.flush(time.time_ns() // 1_000_000, self.connection)
         if self.keeper.problem:
             self._try_again()
         self.keeper.close(self.pipeline, self.outbox.done())
+        if self.rollouts is not None:
+            self.rollouts.close(clean=True)
         self.connection.publish(self._bulletin.health())
         self.connection.close(self._bulletin.status("stopped"), max(0.1, end - time.monotonic()))
         accounts = self.pipeline.accounts()

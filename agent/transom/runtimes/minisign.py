@@ -93,6 +93,11 @@ def sign(data: bytes, key: SecretKey, comment: str) -> str:
 
 def verify(data: bytes, signature: Signature, key: PublicKey, place: str) -> None:
     """Raises SignatureError (at `place`) unless `key` signed these bytes and this comment."""
+    verify_digest(hashlib.blake2b(data).digest(), signature, key, place)
+
+
+def verify_digest(digest: bytes, signature: Signature, key: PublicKey, place: str) -> None:
+    """The same for a file of which only the BLAKE2b-512 digest (64 bytes) is known yet."""
     from cryptography.exceptions import InvalidSignature
 
     if key.id != signature.key_id:
@@ -101,7 +106,7 @@ def verify(data: bytes, signature: Signature, key: PublicKey, place: str) -> Non
         )
     public = _backend().Ed25519PublicKey.from_public_bytes(key.key)
     try:
-        public.verify(signature.signature, hashlib.blake2b(data).digest())
+        public.verify(signature.signature, digest)
     except InvalidSignature as error:
         raise SignatureError(
             place, f"the signature of the key {key.name} is not of this file: one of them was changed or damaged",

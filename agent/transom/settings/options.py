@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from transom.settings import rules
+from transom.settings import arriving, rules
 from transom.settings.http import HttpSettings
 from transom.settings.quantities import Duration, PositiveDuration, Size, Whole, Words
 from transom.settings.streams import Line, Section, StreamSettings
@@ -78,7 +78,13 @@ class AgentSettings(Section):
     remote: Annotated[Words, AfterValidator(rules.remote)] = Field(
         default=(),
         description='Calls that are answered on transom/<id>/request/<call>: "ping", "reload", "mute" (and unmute), '
-        '"acknowledge", "explain", "set-budget". []: none. Whoever may publish there may call (docs/remote-calls.md).',
+        '"acknowledge", "explain", "set-budget", "accept" and "rollback" of a newer model. []: none. Whoever may '
+        "publish there may call (docs/remote-calls.md).",
+    )
+    groups: Annotated[Words, AfterValidator(arriving.groups)] = Field(
+        default=(),
+        description="Groups that this agent belongs to, one topic level each: it takes the models that are sent to "
+        "them too (transom push --group NAME).",
     )
     threads: Whole = Field(
         default=1, ge=1, le=256, description="Threads of the models. One is fastest for small models."
@@ -214,10 +220,13 @@ class HomeAssistantSettings(Section):
     )
 
 
+Ratio = Annotated[float, Field(gt=0, le=1e6)]
+
+
 class ModelsSettings(Section):
     """Which model files may run. The shipped ones may always, and one whose digest is the stream's model_sha256."""
 
-    trusted_keys: Annotated[Words, AfterValidator(rules.public_keys)] = Field(
+    trusted_keys: Annotated[Words, AfterValidator(arriving.public_keys)] = Field(
         default=(),
         description="Public keys whose signature beside a model file (FILE.minisig) is enough, as transom keygen shows "
         "them: one line each, which begins with RW. See docs/security.md.",
@@ -226,6 +235,47 @@ class ModelsSettings(Section):
         default=False,
         description="true: model files run for which nobody vouches. Whoever can write such a file, or its folder, "
         "then decides what the agent computes.",
+    )
+    updates: Annotated[Words, AfterValidator(arriving.origins)] = Field(
+        default=(),
+        description='Ways by which newer models may arrive: "mqtt" (transom push; needs trusted_keys), "folder" '
+        '(updates_folder), "https" (update_url of a stream). []: none (docs/updates.md).',
+    )
+    updates_folder: Path | None = Field(
+        default=None,
+        examples=["/var/lib/transom/incoming"],
+        description="Folder that is watched for newer models: STREAM/ANYTHING.pt, with its .minisig, put there by a "
+        "rename.",
+    )
+    updates_ca_file: Path | None = Field(
+        default=None,
+        examples=["/etc/transom/ca.pem"],
+        description="PEM file with the authorities that are trusted for update_url. Default: those of the system.",
+    )
+    updates_largest: Annotated[Size, AfterValidator(arriving.largest)] = Field(
+        default=64 << 20, description="Size of the largest model that is taken from elsewhere, at most 128MiB."
+    )
+    shadow: Duration = Field(
+        default=3_600_000,
+        description="Duration for which a newer model that has come runs beside the one of its stream, and is compared "
+        "with it, before it takes over (docs/updates.md). 0: it takes over at once.",
+    )
+    trial: Duration = Field(
+        default=86_400_000,
+        description="Duration after that in which the model before it stands by, and takes over again if the newer one "
+        "leaves the bounds below, or the process dies twice. 0: none.",
+    )
+    max_alarm_ratio: Ratio = Field(
+        default=3.0,
+        description="Alarms, and time in alert, of a newer model over those of the one before, or over what the budget "
+        "allows where that is more.",
+    )
+    max_error_ratio: Ratio = Field(default=1.5, description="Error of a newer model's forecasts over that before.")
+    max_latency_ratio: Ratio = Field(default=5.0, description="Time that a newer model takes over that before.")
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5,
+        description="Share of the windows in which a newer model must say what the one before says: in alert or not, "
+        "or the class.",
     )
 
 

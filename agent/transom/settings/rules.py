@@ -13,11 +13,13 @@ from zoneinfo import ZoneInfo, available_timezones
 from transom.core.topics import Pattern
 from transom.errors import PatternError, TransomError
 from transom.flags import nearest
-from transom.settings import secrets, senders
+from transom.settings import arriving, secrets, senders
 from transom.settings.quantities import parse_list, shown
 
-RESERVED = ("status", "info", "health", "request", "response")  # transom/<id>/<these> are the agent's own topics
-REMOTE = ("ping", "reload", "mute", "acknowledge", "explain", "set-budget")  # unmute is allowed with mute
+# transom/<id>/<these> are the agent's own topics
+RESERVED = ("status", "info", "health", "request", "response", "models", "update")
+# unmute is allowed with mute
+REMOTE = ("ping", "reload", "mute", "acknowledge", "explain", "set-budget", "accept", "rollback")
 
 Path_ = tuple[str, ...]
 
@@ -101,15 +103,6 @@ def keepalive(ms: int) -> int:
     return ms
 
 
-def public_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
-    for key in keys:
-        if not re.fullmatch(r"RW[Q-T][A-Za-z0-9+/]{53}", key):
-            raise ValueError(
-                f"{shown(key)} is no public key", "write the line that begins with RW, as transom keygen shows it"
-            )
-    return keys
-
-
 def digest(raw: str) -> str:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", raw):
         raise ValueError(f"{shown(raw)} is not a SHA-256", "write its 64 hexadecimal digits, as sha256sum prints them")
@@ -162,8 +155,11 @@ def channels(raw: object) -> object:
 def across(layers: Origins, *, need_streams: bool) -> list[TransomError]:
     """Problems between keys and with the files they name. Works on the raw tables, so that a wrong type hides none."""
     raw = layers.merged
+    models = _table(raw, "models")
     found = [
-        *_broker(_table(raw, "broker")), *secrets.http(_table(raw, "http")), *secrets.privacy(_table(raw, "privacy"))
+        *_broker(_table(raw, "broker")), *secrets.http(_table(raw, "http")), *secrets.privacy(_table(raw, "privacy")),
+        *arriving.across(raw),
+        *secrets.file(("models", "updates_ca_file"), models.get("updates_ca_file"), secrets.LARGEST_PEM),
     ]  # fmt: skip
     streams = raw.get("streams", {})
     if need_streams and streams in ({}, None):

@@ -28,6 +28,8 @@ _FILES = (
     ("http", "token_file"),
     ("broker", "tls", "key_password_file"),
     ("privacy", "series_key_file"),
+    ("models", "updates_folder"),
+    ("models", "updates_ca_file"),
 )
 
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from transom.core.model import Aggregate
 from transom.core.payloads import Format
 from transom.core.times import TimeUnit
-from transom.settings import rules
+from transom.settings import arriving, rules
 from transom.settings.quantities import (
     Budget,
     Duration,
@@ -112,6 +112,17 @@ class StreamSettings(Section):
         default=None,
         examples=["e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"],
         description="SHA-256 of the model file in hexadecimal digits; a file with another one is refused.",
+    )
+    update_url: Annotated[str, AfterValidator(arriving.https_url)] | None = Field(
+        default=None,
+        examples=["https://models.example/pump-4.pt"],
+        description='Where a newer model is fetched from, once, with models.updates = ["https"]; its signature from '
+        "the same address with .minisig at the end of the path. Needs update_sha256.",
+    )
+    update_sha256: Annotated[str, AfterValidator(rules.digest)] | None = Field(
+        default=None,
+        examples=["e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"],
+        description="SHA-256 of the file at update_url in hexadecimal digits; any other file is refused.",
     )
     step: Step = Field(
         default=None,

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from transom.core.model import ANY
 from transom.core.topics import CHANNEL, Pattern
+from transom.edge.arrival import notes as arriving
 from transom.edge.gate import Gate
 from transom.edge.gate import notes as trust_notes
 from transom.errors import BrokerError, ModelError, SettingsError, TransomError
@@ -143,9 +144,10 @@ def summary(
     if settings.http.port is not None:
         page = ", /live/" if settings.http.page else ""
         yield f"http           {settings.http.host}:{settings.http.port}: /metrics, /healthz, /readyz{page}"
+    yield from (f"updates        {way}" for way in arriving.ways(settings))
     trust = trust_notes(allow_unsigned=settings.models.allow_unsigned, vouchers=vouchers)
     of_settings = (*remote_notes(settings), *http_notes(settings.http), *privacy_notes(settings))
-    notes = (*trust, *broker_notes(broker), *of_settings)
+    notes = (*trust, *broker_notes(broker), *of_settings, *arriving.warnings(settings))
     for note in (*notes, *stream_notes(settings, bundles)):
         yield f"WARNING        {note}"
     yield "no problems"

@@ -10,6 +10,7 @@ from types import FrameType
 from transom.edge import logs, memory
 from transom.edge.assembly import build_pipeline
 from transom.edge.reload import Reload
+from transom.edge.rollout.store import Store
 from transom.edge.service import Agent
 from transom.edge.systemd import Supervisor
 from transom.flags import settings_arguments
@@ -36,10 +37,12 @@ def run(args: argparse.Namespace) -> int:
     if supervisor:
         faulthandler.enable()  # the watchdog ends a stuck agent with SIGABRT; where it was stuck is then in the journal
     supervisor.say("loading models")
-    assembly = build_pipeline(settings)
+    store = Store(settings.agent.state / "models")
+    store.begin()
+    assembly = build_pipeline(settings, updates=store)
     for error in assembly.broken.values():
         log.error("a stream is left out: %s", error)
-    reload = Reload(lambda: load_settings(args.config, args.overrides), settings.config)
+    reload = Reload(lambda: load_settings(args.config, args.overrides), settings.config, store)
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         log.info("%s: finishing", signal.Signals(number).name)
@@ -49,5 +52,5 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(number, on_signal)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: reload.ask())
-    Agent(settings, assembly, reload=reload, supervisor=supervisor).run(stop)
+    Agent(settings, assembly, reload=reload, supervisor=supervisor, store=store).run(stop)
     return 0
