@@ -183,6 +183,10 @@ def test_an_outage_of_the_broker_is_no_silence_of_the_sensors(mosquitto_broker, 
         mosquitto_broker.start()
         with Heard(mosquitto_broker.port, "transom/#") as other:
             other.wait_until(lambda heard: "transom/gw/status" in heard)
+            for _ in range(1000):  # what comes before it has subscribed is nobody's
+                if agent.connection is not None and agent.connection.ready:
+                    break
+                gone.wait(0.01)
             other.client.publish("plant/a/x", b"2", 1)
             assert counts_of(other, lambda c: c["accepted"] == 2)["stale"] == 0
             assert not any(topic.endswith("/alert") for topic in other.messages)
