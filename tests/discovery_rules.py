@@ -1,6 +1,6 @@
 """What Home Assistant's documentation asks of a device discovery message, as checks: a publication in, problems out.
 
-https://www.home-assistant.io/integrations/mqtt/ (discovery, binary_sensor, sensor), and for units and state classes
+https://www.home-assistant.io/integrations/mqtt/ (discovery, binary_sensor, sensor, update), and for units and state classes
 https://developers.home-assistant.io/docs/core/entity/sensor/.
 """
 
@@ -14,7 +14,7 @@ import jinja2
 from transom.dialects.plain import Publication
 
 TOPIC = re.compile(r"(?P<prefix>.+)/device/(?:[a-zA-Z0-9_-]+/)?[a-zA-Z0-9_-]+/config")
-ENTITY = re.compile(r"(binary_sensor|sensor)\.(?!.*__)[a-z0-9][a-z0-9_]*(?<!_)")
+ENTITY = re.compile(r"(binary_sensor|sensor|update)\.(?!.*__)[a-z0-9][a-z0-9_]*(?<!_)")
 ROOT = {"device", "origin", "components", "availability", "availability_mode", "state_topic"}
 DEVICE = {
     "identifiers", "connections", "name", "manufacturer", "model", "model_id", "serial_number", "hw_version",
@@ -28,6 +28,10 @@ ANY = {
 }  # fmt: skip
 OPTIONS = {
     "binary_sensor": ANY | {"payload_on", "payload_off", "off_delay"},
+    "update": (ANY - {"expire_after", "force_update"}) | {
+        "command_topic", "payload_install", "retain", "title", "release_url", "release_summary", "entity_picture",
+        "display_precision", "latest_version_topic", "latest_version_template", "object_id",
+    },
     "sensor": ANY | {"options", "state_class", "suggested_display_precision", "unit_of_measurement",
                      "last_reset_value_template"},
 }  # fmt: skip
@@ -115,7 +119,16 @@ def _component(part: dict[str, Any]) -> Iterator[str]:
     expire = part.get("expire_after", 1)
     if not isinstance(expire, int) or expire < 1:
         yield f"expire_after {expire!r}"
-    yield from _binary(part) if platform == "binary_sensor" else _sensor(part)
+    yield from {"binary_sensor": _binary, "sensor": _sensor, "update": _update}[platform](part)
+
+
+def _update(part: dict[str, Any]) -> Iterator[str]:
+    if part.get("device_class", "firmware") != "firmware":
+        yield f"device_class {part['device_class']!r}"
+    if ("command_topic" in part) != ("payload_install" in part):
+        yield "command_topic and payload_install belong together"
+    if re.search("[+#]", part.get("command_topic", "x")):
+        yield f"{part['command_topic']!r} is no topic to publish to"
 
 
 def _binary(part: dict[str, Any]) -> Iterator[str]:

@@ -141,6 +141,23 @@ def test_the_agent_is_a_device_that_says_whether_it_is_connected() -> None:
     assert said == ["12.5", "None", "250.0"]
 
 
+def test_a_newer_model_of_a_stream_is_an_update_that_can_be_installed_where_that_call_is_allowed() -> None:
+    name = "pumps' {{ 1 }}"
+    update = {"installed_version": "3", "latest_version": "4", "title": "pump", "phase": "shadow"}
+    info = json.dumps({"streams": [{"stream": "other"}, {"stream": name, "update": update}]}).encode()
+    for accepts in (False, True):
+        made = body(ha.agent_device(PLACE._replace(updated=(name,), accepts=accepts)))
+        (part,) = (p for p in made["components"].values() if p["platform"] == "update")
+        assert json.loads(rendered(part["value_template"], info)) == {
+            "installed_version": "3", "latest_version": "4", "title": "pump"
+        }  # fmt: skip
+        assert part["state_topic"] == "transom/gw/info"
+        assert ("command_topic" in part) == accepts
+    assert part["command_topic"] == "transom/gw/request/accept"
+    assert json.loads(part["payload_install"])["stream"] == name
+    assert not any(p["platform"] == "update" for p in body(ha.agent_device(PLACE))["components"].values())
+
+
 @given(NAMES, NAMES, NAMES, NAMES)
 @example("s", "a/b", "x'] }}{{ 7 * 7 }}", "gw")
 @example("s", "a/b", "{% for x in range(9) %}", "gw")

@@ -20,7 +20,7 @@ from transom.core.model import ANY, Channel, Manifest
 from transom.core.payloads import PayloadSpec
 from transom.core.topics import Pattern, cover
 from transom.core.values import LARGEST, ChannelSpec, PayloadError
-from transom.dialects.homeassistant import quoted
+from transom.dialects.ids import quoted
 from transom.dialects.plain import topic_part
 from transom.edge import packets
 from transom.errors import ModelError, PatternError, RecordingError, TransomError

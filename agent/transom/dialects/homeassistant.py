@@ -4,9 +4,7 @@ Streams in, publications out; when they go is decided in edge/homeassistant.py. 
 https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload (Home Assistant 2024.11 and newer).
 """
 
-import hashlib
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,14 +14,13 @@ from transom import __version__
 from transom.core.model import Task
 from transom.core.stream import Stream
 from transom.dialects import units
+from transom.dialects.ids import digest, quoted, slug
 from transom.dialects.plain import Publication, topic_part
 
 MOST_CHANNELS = 64  # entities of predicted values in a device, so that its message stays small
 EXPIRE_STEPS = 3  # strides without a prediction after which its values are not shown any more
 LEAST_EXPIRE = 60  # seconds
-LONGEST_SLUG = 48  # characters of a name in an id
 _STREAM, _SERIES = 6, 10  # hexadecimal digits of a digest in an id
-_PLAIN = re.compile(r"[A-Za-z0-9_ /.\-]")  # what may stand in a template's text as it is
 _ALLOWED = re.compile(r"[A-Za-z0-9_-]+")  # in a discovery topic
 _encode = msgspec.json.Encoder().encode
 
@@ -39,20 +36,30 @@ LIKELIEST = (
 )
 
 
+# What BASE/info says of a stream's model, as an update entity reads it: these keys and no other.
+VERSIONS = (
+    "{%% set u = (value_json.streams | selectattr('stream', 'eq', %s) | list | first)['update'] %%}"
+    "{{ {'installed_version': u.installed_version, 'latest_version': u.latest_version, 'title': u.title} | tojson }}"
+)
+
+
 class Place(NamedTuple):
-    """prefix: discovery prefix; agent: the agent's id; base: `transom/<agent id>`; health_every: seconds."""
+    """prefix: discovery prefix; agent: the agent's id; base: `transom/<agent id>`; health_every: seconds; updated:
+    streams whose model may be updated; accepts: whether a call may end the wait for a newer one."""
 
     prefix: str
     agent: str
     base: str
     health_every: float
+    updated: tuple[str, ...] = ()
+    accepts: bool = False
 
     @property
     def node(self) -> str:
         """The agent's own part of discovery topics: its id where those allow it, so that access rules can name it."""
         if _ALLOWED.fullmatch(self.agent):
             return f"transom-{self.agent}"
-        return f"transom-{_slug(self.agent, '-')}-{_digest(self.agent, _SERIES)}"
+        return f"transom-{slug(self.agent, '-')}-{digest(self.agent, _SERIES)}"
 
     @property
     def status(self) -> str:
@@ -96,7 +103,7 @@ class Watched(NamedTuple):
     @property
     def device(self) -> str:
         """One device a series: letters, digits, - and _ only, whatever the series is called."""
-        return f"{_slug(self.series, '-')}-{stream_mark(self.stream)}{_digest(self.series, _SERIES)}"
+        return f"{slug(self.series, '-')}-{stream_mark(self.stream)}{digest(self.series, _SERIES)}"
 
 
 AGENT = "agent"  # the agent's own device
@@ -121,12 +128,12 @@ def watched(stream: Stream) -> Iterator[Watched]:
 
 def stream_mark(stream: str) -> str:
     """What the ids of a stream's devices have in common."""
-    return _digest(stream, _STREAM)
+    return digest(stream, _STREAM)
 
 
 def entity(kind: str, channel: str) -> str:
     """The key of an entity of a channel: the same whichever channels are beside it."""
-    return f"{kind}_{_slug(channel, '_')}_{_digest(channel, _STREAM)}"
+    return f"{kind}_{slug(channel, '_')}_{digest(channel, _STREAM)}"
 
 
 def mark_of(device: str) -> str:
@@ -159,8 +166,8 @@ def series_device(place: Place, one: Watched) -> Publication:
         parts[key] = number | {"name": name, "value_template": template} | units.described(channel, unit)
     for key, part in parts.items():
         part["unique_id"] = f"{place.node}_{one.device}_{key}"
-        named = _slug(f"{place.agent} {one.series}", "_")
-        part["default_entity_id"] = f"{part['platform']}.{named}_{_slug(part['name'], '_')}"
+        named = slug(f"{place.agent} {one.series}", "_")
+        part["default_entity_id"] = f"{part['platform']}.{named}_{slug(part['name'], '_')}"
     device = {
         "identifiers": [f"{place.node}_{one.device}"], "name": one.series, "manufacturer": "Transom",
         "model": f"{one.model}, stream {one.stream}", "via_device": place.node,
@@ -215,14 +222,28 @@ def agent_device(place: Place) -> Publication:
             "suggested_display_precision": 0, "value_template": "{{ value_json.rss_bytes / 1000000 }}",
         },
     }  # fmt: skip
+    parts |= {f"model_{digest(stream, _SERIES)}": _update(place, stream) for stream in place.updated[:MOST_CHANNELS]}
     for key, part in parts.items():
         part["unique_id"] = f"{place.node}_{AGENT}_{key}"
-        part["default_entity_id"] = f"{part['platform']}.transom_{_slug(place.agent, '_')}_{key}"
+        part["default_entity_id"] = f"{part['platform']}.transom_{slug(place.agent, '_')}_{key}"
     device = {
         "identifiers": [place.node], "name": f"Transom {place.agent}", "manufacturer": "Transom", "model": "Agent",
         "sw_version": __version__,
     }  # fmt: skip
     return _publication(place, AGENT, device, parts, {})
+
+
+def _update(place: Place, stream: str) -> dict[str, Any]:
+    """Whether a newer model of a stream is here; to install it is to accept it before its time is over."""
+    part: dict[str, Any] = {
+        "platform": "update", "name": f"Model of {stream}", "state_topic": f"{place.base}/info", "qos": 1,
+        "value_template": VERSIONS % quoted(stream), "entity_category": "diagnostic",
+        "availability": _available(place), "availability_mode": "all",
+    }  # fmt: skip
+    if place.accepts:
+        part["command_topic"] = f"{place.base}/request/accept"
+        part["payload_install"] = _encode({"id": "home-assistant", "stream": stream}).decode()
+    return part
 
 
 def _available(place: Place) -> list[dict[str, str]]:
@@ -257,22 +278,3 @@ def born(payload: bytes) -> bool:
 
 def _number(key: str, channel: str, rest: str = "") -> str:
     return f"{{{{ value_json.{key}[{quoted(channel)}]{rest} }}}}"
-
-
-def quoted(text: str) -> str:
-    """Any text as a string of a template: names come from topics, and a template is code."""
-    return "'" + "".join(c if _PLAIN.match(c) else _escape(c) for c in text) + "'"
-
-
-def _escape(c: str) -> str:
-    code = ord(c)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _slug(text: str, between: str) -> str:
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", between, plain).strip(between)[:LONGEST_SLUG].strip(between) or "x"
-
-
-def _digest(text: str, digits: int) -> str:
-    return hashlib.blake2s(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]

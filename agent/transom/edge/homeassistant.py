@@ -34,8 +34,10 @@ class Discovery:
         """privacy: how series are called, by their names if None."""
         self._privacy = privacy or Privacy(Rule())
         self._place = ha.Place(
-            settings.homeassistant.prefix, settings.agent.id, settings.base, settings.agent.health_every / 1000
+            settings.homeassistant.prefix, settings.agent.id, settings.base, settings.agent.health_every / 1000,
+            accepts="accept" in settings.agent.remote,
         )  # fmt: skip
+        self._updates = bool(settings.models.updates)
         self._enabled = settings.homeassistant.enabled
         self._wanted: dict[str, dict[str, ha.Watched]] = {}  # by stream and device
         self._seen: dict[str, tuple[Stream, list[str]]] = {}
@@ -51,8 +53,10 @@ class Discovery:
         if settings.homeassistant.prefix != self._place.prefix:
             log.warning("takes effect when the agent is started again: homeassistant.prefix")
         every = settings.agent.health_every / 1000
-        if settings.homeassistant.enabled != self._enabled or every != self._place.health_every:
-            self._place = self._place._replace(health_every=every)
+        self._updates, accepts = bool(settings.models.updates), "accept" in settings.agent.remote
+        place = self._place._replace(health_every=every, accepts=accepts)
+        if settings.homeassistant.enabled != self._enabled or place != self._place:
+            self._place = place
             self._enabled, self._connection = settings.homeassistant.enabled, None
 
     @property
@@ -134,6 +138,10 @@ class Discovery:
             before = self._wanted.get(name, {})
             after = self._wanted[name] = {one.device: one for one in map(self._privacy.watched, ha.watched(stream))}
             self._due.update(dict.fromkeys(d for d, one in after.items() if before.get(d) != one))
+        updated = tuple(sorted(streams)) if self._updates else ()
+        if updated != self._place.updated:
+            self._place = self._place._replace(updated=updated)
+            self._due[ha.AGENT] = None
         known = set(self._known())
         marks = {ha.stream_mark(name) for name in streams}
         for device in [d for d in self._due if d not in known and d not in self._held]:
