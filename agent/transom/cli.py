@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "verify": ("transom.verbs.verify", "whether an agent would run a model file, and who signed it"),
     "pseudonym": ("transom.verbs.pseudonym", "what an agent with a key calls a series outside (docs/privacy.md)"),
     "push": ("transom.verbs.push", "send a signed model over MQTT to a running agent, or to a group of them"),
+    "rollout": ("transom.verbs.rollout", "which model each stream runs, what is tried; accept it, or roll it back"),
     "bench": (
         "transom.verbs.bench",
         "readings a second, latency, memory and start here, with a plain script beside",

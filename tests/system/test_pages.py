@@ -98,7 +98,7 @@ def test_configurations_are_settings_that_hold(block: Block, tmp_path: Path) -> 
         given = {"streams": {"pumps": given}}
     whole = merged({"streams": {"pumps": {"topic": "a/{device}/{channel}", "model": "universal"}}}, given)
     for name in re.findall(r'_file = "([^"/]+)"', block.body):
-        (tmp_path / name).write_text("a secret\n")
+        (tmp_path / name).write_text("a secret of more than 32 characters\n")
         (tmp_path / name).chmod(0o600)
     (tmp_path / "agent.toml").write_text("\n".join(f"{key} = {toml(value)}" for key, value in whole.items()))
     load_settings(tmp_path / "agent.toml", {})
@@ -110,6 +110,12 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         mine = both.get(key)
         both[key] = merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
     return both
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda p: p.name)
+def test_links_lead_to_files_that_are_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    assert [k for k in links if "://" not in k and not (page.parent / k).exists()] == []
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
