@@ -4,6 +4,7 @@ What is missing skips with its reason; with TRANSOM_NO_SKIP=1 it fails instead.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -30,6 +31,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Side by side, the file that waits longest comes first; the others fit in beside it."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("fault") is None)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A verb that runs in the test's process sets up the log for a standard error that is the test's alone."""
+    ours = logging.getLogger("transom")
+    handlers, level, propagate = list(ours.handlers), ours.level, ours.propagate
+    yield
+    ours.handlers[:], ours.propagate = handlers, propagate
+    ours.setLevel(level)
 
 
 def missing(reason: str) -> None:

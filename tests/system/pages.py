@@ -24,6 +24,7 @@ BLOCK = re.compile(
 UNABLE = {
     "needs root": "changes this machine",
     "needs another machine": "copies to, or installs from, somewhere else",
+    "needs the package index": "asks it, or writes into the project what it answers",
     "needs another program": "Prometheus, Grafana, Home Assistant or a compiler, which CI does not have",
     "asks a person": "for a password, or waits for somebody who looks",
     "takes minutes": "a benchmark, or a training at full length",

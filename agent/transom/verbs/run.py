@@ -7,7 +7,7 @@ import signal
 import threading
 from types import FrameType
 
-from transom.edge import logs, memory
+from transom.edge import logs
 from transom.edge.assembly import build_pipeline
 from transom.edge.reload import Reload
 from transom.edge.rollout.store import Store
@@ -31,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = load_settings(args.config, args.overrides)
     logs.set_up(settings.agent.log_level)
-    memory.frugal()
     stop = threading.Event()
     supervisor = Supervisor()
     if supervisor:
