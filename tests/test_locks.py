@@ -62,3 +62,10 @@ def test_the_platforms_of_raspberry_pi_os_are_there() -> None:
 
 def test_what_builds_the_wheel_is_locked() -> None:
     assert "hatchling" in pins(ROOT / "locks/build.txt")
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_scripts_install_brings_what_the_locks_hold(lock: Path) -> None:
+    constrained = {name_of(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1].isalpha()}
+    missing = set(pins(lock)) - constrained
+    assert not missing, f"in {lock.name} and not in constraints.txt, so that tomorrow's version is installed beside it"

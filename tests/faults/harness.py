@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,10 +98,13 @@ class Broker:
             self._process = None
 
 
-def wait_until(there: Callable[[], bool], seconds: float, problem: str, pause: float = 0.02) -> None:
+def wait_until(
+    there: Callable[[], bool], seconds: float, problem: str, pause: float = 0.02, shown: Sequence[str] = ()
+) -> None:
+    """shown: its last lines, as they are at the end, stand behind the problem."""
     end = time.monotonic() + seconds
     while not there():
-        assert time.monotonic() < end, problem
+        assert time.monotonic() < end, f"{problem} {[*shown][-20:]}"
         time.sleep(pause)
 
 
@@ -152,14 +155,14 @@ class Agent:
 
     def wait_for(self, text: str, seconds: float = 60, since: int = 0) -> None:
         wait_until(
-            lambda: any(text in line for line in self.lines[since:]), seconds, f"no {text!r} in {self.lines[-20:]}"
+            lambda: any(text in line for line in self.lines[since:]), seconds, f"no {text!r} in", shown=self.lines
         )
 
     def ready(self, seconds: float = 60) -> "Agent":
         count = sum("ready:" in line for line in self.lines)
         wait_until(
             lambda: sum("ready:" in line for line in self.lines) > count or not self.running, seconds,
-            f"not ready: {self.lines[-20:]}",
+            "not ready:", shown=self.lines,
         )  # fmt: skip
         assert self.running, f"the agent ended: {self.lines[-20:]}"
         return self

@@ -277,7 +277,9 @@ def half_open(folder: Path, scale: float = 1, seed: int = 0) -> Report:
 def packet_loss(folder: Path, scale: float = 1, seed: int = 0) -> Report:
     """30 % of the agent's packets are dropped by nftables in a network namespace. Needs root, ip and nft."""
     del seed
-    name, here, there = f"transom{os.getpid()}", "10.213.7.1", "10.213.7.2"
+    # A network of its own: what a run that was killed has left behind must not stand in the way of the next.
+    net = f"10.213.{os.getpid() % 256}"
+    name, here, there = f"transom{os.getpid()}", f"{net}.1", f"{net}.2"
 
     def sh(*words: str) -> None:
         subprocess.run(words, check=True, capture_output=True)
