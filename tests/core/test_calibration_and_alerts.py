@@ -18,7 +18,7 @@ def fed(scores: np.ndarray) -> tuple[Calibration, np.ndarray]:
     calibration.resize(1)
     found = []
     for i, u in enumerate(Tables(TABLE).surprise(scores.astype(np.float32))):
-        found.append(calibration.p_value(ONE, np.array([u]))[0])
+        found.append(calibration.p_value(np.array([u]), calibration.look(ONE))[0])
         calibration.learn(ONE, np.array([u]), np.array([1_000_000 * i]))
     return calibration, np.array(found)
 
@@ -40,14 +40,17 @@ def test_one_anomaly_does_not_raise_the_bar_much() -> None:
     before, _ = fed(scores)
     after, _ = fed(np.append(scores, 1e6))
     u = np.array([12.0])
-    assert after.p_value(ONE, u)[0] < 5 * before.p_value(ONE, u)[0]
+    assert after.p_value(u, after.look(ONE))[0] < 5 * before.p_value(u, before.look(ONE))[0]
 
 
 @given(st.lists(st.floats(0, 1e9, width=32), min_size=2, max_size=30))
 def test_a_higher_score_never_has_a_higher_p_value(scores: list[float]) -> None:
     calibration, _ = fed(np.random.default_rng(3).exponential(size=150))
     ordered = np.sort(np.array(scores, np.float32))
-    p = [calibration.p_value(ONE, Tables(TABLE).surprise(np.array([s], np.float32)))[0] for s in ordered]
+    p = [
+        calibration.p_value(Tables(TABLE).surprise(np.array([s], np.float32)), calibration.look(ONE))[0]
+        for s in ordered
+    ]
     assert all(0 < value <= 1 for value in p)
     assert all(a >= b for a, b in zip(p, p[1:], strict=False))
 

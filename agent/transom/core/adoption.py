@@ -89,7 +89,8 @@ def _calibrated(stream: Stream, before: State, judge: State) -> dict[str, Any]:
         rank = segments.ranks(segments.starts(series))
         for i in range(int(rank.max()) + 1):
             rows = rank == i
-            calibration.take(series[rows], u[rows], ~active[series[rows]])
+            taken = rows & ~active[series]
+            calibration.take(series[taken], u[taken], calibration.look(series[taken]))
     return {**calibration.snapshot(), **{key: np.array(before[key]) for key in _RHYTHM}}
 
 

@@ -87,11 +87,8 @@ class Alerts(Table):
         end: µs; over: the score is over the bar; calm: well under it; learning: may not raise yet;
         news: no other window of late was as strange, without which nothing is raised (default: all are news).
         """
-        if not over.any() and not self.active[series].any() and not self.history[series].any():
-            self.calm[series] = np.where(calm, self.calm[series] + 1, 0)
-            self.fresh[series], self.peak[series] = 0, 0.0
-            state = np.where(learning, np.uint8(State.LEARNING), np.uint8(State.NORMAL))
-            return state, np.zeros(len(series), np.uint8)  # nearly always: nothing to tell
+        if not over.any() and not self.busy(series).any():
+            return self.pass_calm(series, calm, learning), np.zeros(len(series), np.uint8)
         history = ((self.history[series] << np.uint64(1)) | over.astype(np.uint64)) & self._mask
         history[learning] = 0
         self.history[series] = history
@@ -121,6 +118,19 @@ class Alerts(Table):
         state = np.where(learning & ~now, State.LEARNING, state)
         change = np.where(raised, Change.RAISE, np.where(cleared, Change.CLEAR, np.where(updated, Change.UPDATE, 0)))
         return state.astype(np.uint8), change.astype(np.uint8)
+
+    def busy(self, series: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """bool [n]: an alert is up, or may come of a window that was over the bar."""
+        return np.asarray(self.active[series] | (self.history[series] != 0))
+
+    def pass_calm(
+        self, series: NDArray[np.int32], calm: NDArray[np.bool_], learning: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        """`step` of windows under the bar of (distinct) series that are not busy, nearly all that there are: nothing is
+        to be told. uint8 [n], the state."""
+        self.calm[series] = np.where(calm, self.calm[series] + 1, 0)
+        self.fresh[series], self.peak[series] = 0, 0.0
+        return np.where(learning, np.uint8(State.LEARNING), np.uint8(State.NORMAL))
 
     def silence(self, series: NDArray[np.int32], time: NDArray[np.int64], back: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Series that fell silent or came back (each at most once here) -> change uint8 [n] of their no-data alerts."""

@@ -59,15 +59,19 @@ class Attention(Table):
     def unmute(self, series: int) -> None:
         self.muted_until[series], self.with_alert[series] = NEVER, 0
 
+    def busy(self, series: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """bool [n]: muted, or something was kept back."""
+        return np.asarray((self.kept_back[series] != 0) | (self.muted_until[series] != NEVER))
+
     def tell(
         self, series: NDArray[np.int32], end: NDArray[np.int64], change: NDArray[np.uint8], active: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
         """change: uint8 [n] of the anomaly alerts of these (distinct) series by windows that end at `end` (µs); active:
         bool [n], after it -> what is told, uint8 [n]. An end is told while muted too, if the alert was: its topic is
         retained, and would show for ever what is over."""
-        before = self.kept_back[series]
-        if not before.any() and not (self.muted_until[series] != NEVER).any():
+        if not self.busy(series).any():
             return change
+        before = self.kept_back[series]
         muted = end <= self.muted_until[series]
         over = change == Change.CLEAR
         hidden = (muted & ~over & (change != Change.NONE)) | (over & (before == RAISE))

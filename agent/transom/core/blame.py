@@ -46,6 +46,7 @@ class Blame(Table):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.channels = channels
         self.place, self.often = np.zeros((0, channels), np.uint8), np.zeros((0, channels), np.uint8)
         self.told = np.zeros(0, np.uint8)
 

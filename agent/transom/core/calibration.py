@@ -71,16 +71,25 @@ class Calibration(Table):
         self.interval = np.zeros(0, np.float64)
         self.last_end = np.zeros(0, np.int64)
 
-    def p_value(self, series: NDArray[np.int32], u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """float64 [n] in (0, 1]: the chance of so much surprise on this series' normal data. series are distinct."""
-        return np.clip(np.exp(-self.surprise(series, u)), SMALLEST, 1.0)
+    def look(self, series: NDArray[np.int32]) -> NDArray[np.float64]:
+        """float64 [3, n]: n, exceeding and excess of these series as they are."""
+        return np.stack([self.n[series], self.exceeding[series], self.excess[series]])
+
+    def p_value(self, u: NDArray[np.float64], seen: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64 [n] in (0, 1]: the chance of so much surprise on a series' normal data, of which `look` gave seen."""
+        zeta, beta = self._tail(seen)
+        p = np.where(u > self.u0, zeta * np.exp((self.u0 - np.maximum(u, self.u0)) / beta), self._below(u, zeta))
+        return np.asarray(np.minimum(np.maximum(p, SMALLEST), 1.0))
 
     def surprise(self, series: NDArray[np.int32], u: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 [n] >= 0: -log of that chance, however small it is. series are distinct."""
-        zeta, beta = self._tail(series)
-        below = 1.0 - (1.0 - zeta) * (1.0 - np.exp(-np.minimum(u, self.u0))) / (1.0 - self.tail)
+        zeta, beta = self._tail(self.look(series))
         above = np.maximum(u - self.u0, 0.0) / beta - np.log(zeta)
-        return np.asarray(np.where(u > self.u0, above, -np.log(np.clip(below, SMALLEST, 1.0))))
+        return np.asarray(np.where(u > self.u0, above, -np.log(np.clip(self._below(u, zeta), SMALLEST, 1.0))))
+
+    def _below(self, u: NDArray[np.float64], zeta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The chance of a surprise that is not beyond u0."""
+        return np.asarray(1.0 - (1.0 - zeta) * (1.0 - np.exp(-np.minimum(u, self.u0))) / (1.0 - self.tail))
 
     def learn(
         self, series: NDArray[np.int32], u: NDArray[np.float64], end: NDArray[np.int64],
@@ -89,31 +98,36 @@ class Calibration(Table):
         """Takes the windows that end at `end` (µs) as seen. series are distinct; normal: bool [n], False for those of
         an anomaly, which teach nothing of what is usual (default: all are normal)."""
         self.beat(series, end)
-        self.take(series, u, normal)
-
-    def take(self, series: NDArray[np.int32], u: NDArray[np.float64], normal: NDArray[np.bool_] | None = None) -> None:
-        """`learn` without the rhythm."""
         if normal is not None:
             series, u = series[normal], u[normal]
-        _, beta = self._tail(series)
-        fade = np.where(self.n[series] >= MEMORY, MEMORY / (MEMORY + 1.0), 1.0)
+        self.take(series, u, self.look(series))
+
+    def take(self, series: NDArray[np.int32], u: NDArray[np.float64], seen: NDArray[np.float64]) -> None:
+        """`learn` without the rhythm. seen: what `look` gives of them."""
+        _, beta = self._tail(seen)
+        n, exceeding, excess = seen
+        old = n >= MEMORY
+        if old.any():
+            n, exceeding, excess = seen * np.where(old, MEMORY / (MEMORY + 1.0), 1.0)
         over = u > self.u0
-        excess = np.where(over, np.minimum(u - self.u0, CLIP * beta), 0.0)
-        self.n[series] = self.n[series] * fade + 1.0
-        self.exceeding[series] = self.exceeding[series] * fade + over
-        self.excess[series] = self.excess[series] * fade + excess
+        self.n[series] = n + 1.0
+        self.exceeding[series] = exceeding + over
+        self.excess[series] = excess + np.where(over, np.minimum(u - self.u0, CLIP * beta), 0.0)
 
     def beat(self, series: NDArray[np.int32], end: NDArray[np.int64]) -> None:
         """Learns the rhythm of the windows."""
-        last = self.last_end[series]
+        last, usual, windows = self.last_end[series], self.interval[series], self.windows[series]
         # The mean of the first 100 intervals, then a slow average that a single gap does not carry away.
-        taken = np.minimum(self.windows[series], 100)
-        elapsed = np.where(last == NEVER, 0, np.maximum(end - last, 0)) / 1000.0
-        usual = self.interval[series]
-        elapsed = np.where(taken >= 10, np.minimum(elapsed, 10.0 * usual), elapsed)
-        self.interval[series] = usual + np.where(taken > 0, (elapsed - usual) / np.maximum(taken, 1), 0.0)
+        if len(windows) and windows.min() >= 100:  # nearly always
+            elapsed = np.minimum(np.maximum(end - last, 0) / 1000.0, 10.0 * usual)
+            self.interval[series] = usual + (elapsed - usual) / 100
+        else:
+            taken = np.minimum(windows, 100)
+            elapsed = np.where(last == NEVER, 0, np.maximum(end - last, 0)) / 1000.0
+            elapsed = np.where(taken >= 10, np.minimum(elapsed, 10.0 * usual), elapsed)
+            self.interval[series] = usual + np.where(taken > 0, (elapsed - usual) / np.maximum(taken, 1), 0.0)
         self.last_end[series] = end
-        self.windows[series] += 1
+        self.windows[series] = windows + 1
 
     def windows_per_ms(self, series: NDArray[np.int32]) -> NDArray[np.float64]:
         """float64 [n]: windows a millisecond, fixed by a timed grid or learned from the series' own rhythm."""
@@ -121,6 +135,8 @@ class Calibration(Table):
             return np.full(len(series), 1.0 / self.fixed)
         return 1.0 / np.maximum(self.interval[series], 0.001)
 
-    def _tail(self, series: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        exceeding = self.prior * self.tail + self.exceeding[series]
-        return exceeding / (self.prior + self.n[series]), (self.prior * self.tail + self.excess[series]) / exceeding
+    def _tail(self, seen: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """zeta and beta, float64 [n]."""
+        n, exceeding, excess = seen
+        exceeding = self.prior * self.tail + exceeding
+        return exceeding / (self.prior + n), (self.prior * self.tail + excess) / exceeding

@@ -27,6 +27,7 @@ RECENT = 3  # days that must be known of the last week for that
 MEMORY = 28.0  # days after which older ones fade in the usual spread
 PART = 512  # channels whose levels are fitted at once, so that memory is bounded
 LARGEST = 1e18  # values beyond count as this; its square is a float32
+AT_ONCE = 1024  # windows that are counted together: the hours want them all, but none at once
 
 Floats = NDArray[np.float64]
 
@@ -75,10 +76,42 @@ class Drift(Table):
         self.count, self.seen, self.began = (np.zeros(shape, np.int32) for _ in range(3))
         self.hours, self.most, self.days = (np.zeros(shape, np.uint8) for _ in range(3))
         self.variance, self.before, self.now, self.rate = (np.zeros(shape, np.float32) for _ in range(4))
+        self._aside: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]] = []  # not yet counted
+        self._put_aside = 0
 
     def learn(self, series: NDArray[np.int32], end: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """The newest step of each window: series [n], sorted; end: int64 [n], µs, rising within a series; values:
-        [n, C], NaN where missing or where it must not count."""
+        [n, C], kept, NaN where missing or where it must not count. Counted once there are AT_ONCE, or by `settle`."""
+        self._aside.append((series, end, values))
+        self._put_aside += len(series)
+        if self._put_aside >= AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Counts what was put aside, each series in its order, so that it does not matter when."""
+        aside, self._aside, self._put_aside = self._aside, [], 0
+        if not aside:
+            return
+        series = np.concatenate([s for s, _, _ in aside])
+        order = np.argsort(series, kind="stable")
+        self._count(
+            series[order], np.concatenate([e for _, e, _ in aside])[order],
+            np.concatenate([v for _, _, v in aside])[order],
+        )  # fmt: skip
+
+    def reset(self, series: NDArray[np.int32]) -> None:
+        self.settle()
+        super().reset(series)
+
+    def snapshot(self) -> dict[str, Any]:
+        self.settle()
+        return super().snapshot()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._aside, self._put_aside = [], 0
+        super().restore(state)
+
+    def _count(self, series: NDArray[np.int32], end: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         if not len(series):
             return
         hour = end // HOUR
@@ -112,7 +145,7 @@ class Drift(Table):
         before = self.hour[series]
         back = (hour < before) & (before != NEVER)
         if back.any():  # a clock that was set back: other days
-            self.reset(series[back])
+            super().reset(series[back])
             before = self.hour[series]
         self.hour[series] = hour
         moved = (hour > before) & (before != NEVER)
@@ -190,6 +223,7 @@ class Drift(Table):
 
     def moved(self) -> list[Moved]:
         """All channels that drift, in no order."""
+        self.settle()
         found = []
         for s, c in zip(*np.nonzero(self.began >= 0), strict=True):
             origin = float(self.origin[s, c])
@@ -202,6 +236,7 @@ class Drift(Table):
     def away(self, mean: Floats, usual: Floats) -> list[Moved]:
         """Channels whose level of the last week is more than AWAY usual spreads from the training data's.
         mean, usual: float64 [c] of the first c channels, mean and standard deviation."""
+        self.settle()
         c = len(mean)
         rows = np.flatnonzero(self.hour != NEVER)
         at = (self.hour[rows, None] // 24 - 1 - np.arange(WEEK)) % DAYS

@@ -128,7 +128,7 @@ class Grid(Table):
                 return None
         if not self.admission.take_plain(s, time, received):
             return None
-        self.rhythm.hear(s, readings.channel[order].astype(np.int64), time, readings.arrival[order])
+        self.rhythm.hear_plain(s, time, readings.arrival[order])
         steps = self.filling.take_plain(s, time, readings.value[order])
         return Aligned(np.full(len(s), Fate.ACCEPTED, np.uint8), steps, _NO_SILENCE)
 

@@ -98,10 +98,10 @@ class Own:
     def learn(self, series: NDArray[np.int32], told: Told, normal: NDArray[np.bool_] | None = None) -> None:
         """Takes the windows that `judge` told of as seen. normal: bool [n], False for those that teach nothing of what
         is usual (default: all are normal)."""
-        self.calibration.take(series, told.found.novelty, normal)
         found, value = told.found, told.value
         if normal is not None and not normal.all():
             series, found, value = series[normal], found.of(normal), value[normal]
+        self.calibration.take(series, found.novelty, self.calibration.look(series))
         self.habits.learn(series, value)
         self.situations.learn(series, found)
 

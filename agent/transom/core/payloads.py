@@ -67,7 +67,7 @@ def compile_decoder(spec: PayloadSpec) -> Decode:
         except Exception as error:  # whatever a hostile payload finds in a decoder, it is that message's end only
             raise PayloadError(f"cannot be decoded ({type(error).__name__})") from error
 
-    return decode
+    return _quick_json(spec, decode) if _is_flat(spec) else decode
 
 
 def sequence_of(payload: bytes, spec: PayloadSpec) -> int | None:
@@ -229,12 +229,16 @@ def _number_format(spec: PayloadSpec) -> Decode:
     return decode
 
 
-def _quick_json(spec: PayloadSpec) -> Decode:
-    """One value in an object with flat keys: typed decoding, and the general way for whatever does not fit it."""
+def _is_flat(spec: PayloadSpec) -> bool:
+    """One value in an object with flat keys."""
     value, time = spec.value or "value", spec.time or "time"
-    flat = "." not in value and "." not in time and not spec.channels and spec.time_unit != "arrival"
-    if not flat or value == time:
-        return _of_json(_single)(spec)
+    flat = "." not in value and "." not in time and not spec.channels and spec.time_unit != "arrival" and value != time
+    return flat and spec.format in ("auto", "json")
+
+
+def _quick_json(spec: PayloadSpec, general: Decode) -> Decode:
+    """Typed decoding of what `_is_flat`; whatever does not fit it is left to `general`, which says what is wrong."""
+    value, time, most = spec.value or "value", spec.time or "time", spec.max_bytes
     # A key found by its usual name could also be another one: only "time" is unambiguous, the rest goes the slow way.
     sample_type = msgspec.defstruct(
         "Sample",
@@ -245,37 +249,38 @@ def _quick_json(spec: PayloadSpec) -> Decode:
     )
     quick = msgspec.json.Decoder(sample_type).decode
     seconds = spec.time_unit in ("auto", "s")
+    earliest, latest = _SURELY_SECONDS
+    key = f'"{value}"'.encode()  # written otherwise, it is found by the general way
 
     def decode(payload: bytes, received: int) -> list[Sample]:
-        try:
-            sample: Any = quick(payload)
-            raw, when = sample.value, sample.time
-            if when is not None and -LARGEST <= raw <= LARGEST:
-                if seconds and when.__class__ is float and _SURELY_SECONDS[0] < when < _SURELY_SECONDS[1]:
-                    return [(None, round(when * 1e6), raw)]  # what `instant` makes of it, in a third of the time
-                micro = instant(when, spec.time_unit, spec.timezone, received)
-                if spec.time is not None or micro >= CLOCK_SET:
-                    return [(None, micro, raw)]
-        except (msgspec.DecodeError, PayloadError, RecursionError, UnicodeDecodeError):
-            pass  # the general way below says what is wrong, or reads what the quick one does not know
-        return _single(from_json(payload), spec, received)
+        if payload[:1] == b"{" and key in payload and len(payload) <= most:
+            try:
+                sample: Any = quick(payload)
+                raw, when = sample.value, sample.time
+                if when is not None and -LARGEST <= raw <= LARGEST:
+                    if seconds and when.__class__ is float and earliest < when < latest:
+                        return [(None, round(when * 1e6), raw)]  # what `instant` makes of it, in a third of the time
+                    micro = instant(when, spec.time_unit, spec.timezone, received)
+                    if spec.time is not None or micro >= CLOCK_SET:
+                        return [(None, micro, raw)]
+            except (msgspec.DecodeError, PayloadError, RecursionError, UnicodeDecodeError):
+                pass
+        return general(payload, received)
 
     return decode
 
 
 def _auto_format(spec: PayloadSpec) -> Decode:
     """By the first byte: an object, an array, or a bare number or word."""
-    quick, bare = _quick_json(spec), _number_format(spec)
-    quick_first = spec.value is not None or not spec.channels
+    bare, named = _number_format(spec), spec.value is not None
+    single_first = named or not spec.channels
 
     def decode(payload: bytes, received: int) -> list[Sample]:
-        if payload[:1] == b"{" and quick_first and (spec.value is not None or b'"value"' in payload):
-            return quick(payload, received)
         start = payload.lstrip()[:1]
+        if start == b'"' or (payload[:1] == b"{" and single_first and (named or b'"value"' in payload)):
+            return _single(from_json(payload), spec, received)
         if start in (b"{", b"["):
             return _any(from_json(payload), spec, received)
-        if start == b'"':
-            return _single(from_json(payload), spec, received)
         return bare(payload, received)
 
     return decode
@@ -291,7 +296,7 @@ def _cbor_format(spec: PayloadSpec) -> Decode:
 FORMATS: dict[str, Callable[[PayloadSpec], Decode]] = {
     "auto": _auto_format,
     "number": _number_format,
-    "json": _quick_json,
+    "json": _of_json(_single),
     "object": _of_json(_many),
     "array": _of_json(_array),
     "cbor": _cbor_format,

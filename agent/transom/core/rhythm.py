@@ -71,10 +71,29 @@ class Rhythm(Table):
         self._count(np.lib.stride_tricks.sliding_window_view(line, KEPT)[place - KEPT], interval)
         known[key[begin]] = line[(offset + length - KEPT)[:, None] + np.arange(KEPT)]
 
+    def hear_plain(self, series: NDArray[np.int32], time: NDArray[np.int64], arrival: NDArray[np.bool_]) -> None:
+        """`hear` of one reading each of these (distinct) series of one channel, each later than all before it."""
+        before = self.last[series, 0]
+        self.last[series, 0] = time
+        interval = (time - before).astype(np.float32)
+        taken = before != NEVER
+        if arrival.any():
+            taken &= ~(arrival & (interval < LEAST_BY_ARRIVAL))
+        if not taken.all():
+            series, interval = series[taken], interval[taken]
+        line = self.intervals[series, 0]
+        self._count(line, interval)
+        line[:, :-1] = line[:, 1:]
+        line[:, -1] = interval
+        self.intervals[series, 0] = line
+
     def _count(self, before: NDArray[np.float32], interval: NDArray[np.float32]) -> None:
         """before: float32 [n, 8], the intervals before each."""
-        least = before.min(axis=1)
-        regular = (least > 0) & (interval > HOLE * least) & (before.max(axis=1) <= REGULAR * least)
+        least = before.min(axis=1, initial=np.inf)
+        regular = (least > 0) & (interval > HOLE * least)
+        if not regular.any():
+            return
+        regular &= before.max(axis=1) <= REGULAR * least
         if not regular.any():
             return
         interval, typical = interval[regular], np.sort(before[regular], axis=1)[:, KEPT // 2]

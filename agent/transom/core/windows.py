@@ -32,14 +32,40 @@ class Buffers(Table):
         self.buffer = np.zeros((0, 2 * length, channels), np.float32)
         self.filled = np.zeros(0, np.int64)
         self.seen = np.zeros(0, np.int64)
+        self._viewed: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None  # the buffer, its windows
 
     def push(self, steps: Steps) -> Windows:
         """Appends steps (sorted by series); returns the windows that end in them and are due, by series and time.
 
         A window is due each `stride` steps once there are `min_steps`, if its last step holds a reading.
         """
-        rank = segments.ranks(segments.starts(steps.series))
+        first = segments.starts(steps.series)
+        if first.all():  # nearly always: one step of each
+            return self._one_each(steps)
+        rank = segments.ranks(first)
         return self._pushed(steps, rank, self.seen[steps.series] + rank + 1)
+
+    def _one_each(self, steps: Steps) -> Windows:
+        """`push` of one step of each of these (distinct) series."""
+        s = steps.series
+        start = self.filled[s]
+        full = start > self.length
+        if full.any():
+            self._move(s[full])
+            start[full] = 0
+        nth = self.seen[s] + 1
+        self.buffer[s, start + (self.length - 1)] = steps.values
+        self.filled[s], self.seen[s] = start + 1, nth
+        due = self._due(nth, steps.fresh)
+        if due.all():
+            return Windows(s, steps.time, self._view()[s, start])
+        return Windows(s[due], steps.time[due], self._view()[s[due], start[due]])
+
+    def _move(self, full: NDArray[np.int32]) -> None:
+        """The last T - 1 steps of these series move to the front."""
+        kept = self.filled[full][:, None] + np.arange(self.length - 1)
+        self.buffer[full, : self.length - 1] = self.buffer[full[:, None], kept]
+        self.filled[full] = 0
 
     def _pushed(self, steps: Steps, rank: NDArray[np.int64], nth: NDArray[np.int64]) -> Windows:
         """rank: int64 [n], of each step within its series; nth: int64 [n], which step of its series each is, from 1."""
@@ -87,9 +113,7 @@ class Buffers(Table):
         ids, added = s[last], rank[last] + 1
         full = ids[self.filled[ids] + added > self.length + 1]
         if len(full):
-            kept = self.filled[full][:, None] + np.arange(self.length - 1)
-            self.buffer[full, : self.length - 1] = self.buffer[full[:, None], kept]
-            self.filled[full] = 0
+            self._move(full)
         start = self.filled[s] + rank
         self.buffer[s, start + self.length - 1] = values
         self.filled[ids] += added
@@ -98,15 +122,14 @@ class Buffers(Table):
         return Windows(s[due], time[due], self._view()[s[due], start[due]])
 
     def _due(self, nth: NDArray[np.int64], fresh: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        due: NDArray[np.bool_] = fresh & (nth >= self.min_steps) & ((nth - self.min_steps) % self.stride == 0)
-        return due
+        due: NDArray[np.bool_] = fresh & (nth >= self.min_steps)
+        return due if self.stride == 1 else due & ((nth - self.min_steps) % self.stride == 0)
 
     def _view(self) -> NDArray[np.float32]:
         """float32 [S, T + 1, T, C]: every window of the buffer, without a copy."""
-        row, step, channel = self.buffer.strides
-        return np.lib.stride_tricks.as_strided(
-            self.buffer,
-            (len(self.buffer), self.length + 1, self.length, self.buffer.shape[2]),
-            (row, step, step, channel),
-            writeable=False,
-        )
+        if self._viewed is None or self._viewed[0] is not self.buffer:
+            row, step, channel = self.buffer.strides
+            shape = len(self.buffer), self.length + 1, self.length, self.buffer.shape[2]
+            view = np.lib.stride_tricks.as_strided(self.buffer, shape, (row, step, step, channel), writeable=False)
+            self._viewed = self.buffer, view
+        return self._viewed[1]

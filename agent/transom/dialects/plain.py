@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -65,16 +65,21 @@ def predictions(batch: Predictions, base: str) -> Iterator[Publication]:
 def lines(batch: Predictions) -> Iterator[bytes]:
     """One JSON object a row, without a line's end. A key that the task does not give is left out.
 
-    Numbers become text all at once, rows by a template for the names of their channels: a dictionary a row costs ten
+    Numbers become text all at once, and rows by templates for the names of their channels: a dictionary a row costs ten
     times as much.
     """
+    if not len(batch):
+        return iter(())
     table = _table(batch)
-    names = dict.fromkeys(batch.channels)
-    templates = {row: _template(batch.stream, batch.model, row, table.shapes) for row in names}
+    templates = {row: _template(batch.stream, batch.model, row, table.shapes) for row in set(batch.channels)}
     texts, width = _numbers(table.numbers), table.numbers.shape[1]
-    rows = zip(batch.channels, _times(batch.end), batch.series, batch.state.tolist(), strict=True)
-    for at, (channels, time, series, state) in enumerate(rows):
-        yield templates[channels] % (time, _quoted(series), *texts[at * width : (at + 1) * width], _STATES[state])
+    columns = [
+        _times(batch.end), map(_quoted, batch.series), *(texts[i::width] for i in range(width)),
+        [_STATES[state] for state in batch.state.tolist()],
+    ]  # fmt: skip
+    # In one go: no text in JSON holds a line's end.
+    whole = b"\n".join([templates[row] for row in batch.channels])
+    return iter((whole % tuple(chain.from_iterable(zip(*columns, strict=True)))).split(b"\n"))
 
 
 class _Table(NamedTuple):

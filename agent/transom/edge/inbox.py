@@ -79,7 +79,7 @@ class Inbox:
 
     def put_many(self, entries: Sequence[tuple[Message, Token | None]]) -> None:
         """`put` for each, in one go, without what floods while there is a crowd."""
-        size, now = sum(_size(message) for message, _ in entries), time.monotonic()
+        size, now = sum([len(m[0]) + len(m[1]) for m, _ in entries]), time.monotonic()
         with self._changed:
             if len(self) + len(entries) <= self._easy[0] and self._bytes + size <= self._easy[1]:
                 self._append(entries, size, now)
@@ -94,9 +94,10 @@ class Inbox:
             self.put(message, token)
 
     def _append(self, entries: Sequence[tuple[Message, Token | None]], size: int, now: float) -> None:
-        for message, token in entries:
-            self._count += 1
-            (self._fleeting if token is None else self._lasting).append((self._count, message, token, now))
+        fleeting, lasting = self._fleeting, self._lasting
+        for number, (message, token) in enumerate(entries, self._count + 1):
+            (fleeting if token is None else lasting).append((number, message, token, now))
+        self._count += len(entries)
         self._bytes += size
         self._fullest = max(self._fullest, len(self) / self._limit, self._bytes / self._largest)
         self._changed.notify_all()

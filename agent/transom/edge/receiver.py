@@ -57,10 +57,13 @@ class Receiver:
                 self.bad_topics += 1
                 refused += [mid] if mid else []
                 continue
-            token = Token(session, mid) if first & QOS else None
             sender = None if value is None else _sender(value)
-            entries.append((message((name, payload, now, first & DUP != 0, first & RETAIN != 0, sender)), token))
-            self._taken += token is not None
+            taken = message((name, payload, now, first & DUP != 0, first & RETAIN != 0, sender))
+            if first & QOS:
+                self._taken += 1
+                entries.append((taken, Token(session, mid)))
+            else:
+                entries.append((taken, None))
         self.received += len(entries)
         self._heard = len(entries)
         self._inbox.put_many(entries)

@@ -41,6 +41,8 @@ class Redelivered:
 
     def split(self, messages: Sequence[Message], tokens: Sequence[Token | None]) -> Split:
         """What is new, which is remembered, and what is here already."""
+        if not any(tokens):  # QoS 0
+            return Split([*messages], [], [], [])
         found = Split([], [], [], [])
         for message, token in zip(messages, tokens, strict=True):
             if token is not None:
