@@ -20,7 +20,7 @@ Arrays = dict[str, Array]
 # Kernels for a few rows may add in another order, so that the last digits of a row differ from those in a larger batch:
 # 1 and 2 rows always did here, larger sizes with some shapes. `warm` keeps the sizes that agree to the bit. With layers
 # of very few outputs (4 classes, say) even the row's place in the batch can matter; then each row runs alone.
-BATCH_SIZES = (4, 16, 64, 256)
+BATCH_SIZES = (4, 16, 32, 64, 128, 256)
 
 PROBED_STEPS = 8  # that a probed state has behind it
 PROBED = 2  # batches of the largest size on which the sizes are compared
@@ -202,9 +202,9 @@ def row_shapes(m: Manifest) -> dict[str, tuple[int, ...]]:
 
 
 def between(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The sizes with twice and three times each that is below the next: steps are many and their states long, so that
-    filling up costs more than one more shape to try."""
-    more = {k * a for a, b in pairwise(sizes) for k in (2, 3) if k * a < b}
+    """The sizes with one and a half, two and three times each that is below the next: steps are many and their states
+    long, so that filling up costs more than one more shape to try."""
+    more = {k * a // 2 for a, b in pairwise(sizes) for k in (3, 4, 6) if k * a < 2 * b}
     return tuple(sorted({*sizes, *more}))
 
 
