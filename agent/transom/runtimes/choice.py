@@ -5,6 +5,7 @@ A file that ends in .onnx runs on ONNX Runtime, any other on TorchScript. A mode
 it: `pump.pt` and `pump.onnx`.
 """
 
+import contextlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -69,6 +70,17 @@ def open_file(file: Path, sha256: str | None = None) -> Opened:
     from transom.runtimes import bundle  # here, because an agent without torch needs none of it
 
     return bundle.open_bundle(file, sha256)
+
+
+def import_for(file: Path) -> None:
+    """Imports what runs such a file, which takes a second or more. Where that fails, loading the file says so."""
+    with contextlib.suppress(ModelError):
+        if file.suffix == onnx.SUFFIX:
+            onnx.import_onnxruntime()
+            return
+        from transom.runtimes import torchscript
+
+        torchscript.import_torch()
 
 
 def from_opened(opened: Opened, *, threads: int = 1) -> Loaded:

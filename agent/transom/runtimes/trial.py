@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -67,12 +68,12 @@ class Trials:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
-    def run(self, path: Path, sha256: str) -> Passed:
-        """sha256: the digest that the file must still have. Raises ModelError for a model that fails, that does not end
-        in time, or that cannot be tried."""
+    def run(self, path: Path, sha256: str, meanwhile: Callable[[], None] | None = None) -> Passed:
+        """sha256: the digest that the file must still have; meanwhile: done here while the child is at it. Raises
+        ModelError for a model that fails, that does not end in time, or that cannot be tried."""
         place = str(path)
         request = {"path": str(path.absolute()), "sha256": sha256, "limits": list(self.limits)}
-        answer = self._ask(json.dumps(request).encode() + b"\n", place)
+        answer = self._ask(json.dumps(request).encode() + b"\n", place, meanwhile)
         status = answer.get("status")
         if status != 0:
             raise ModelError(place, self._ended(status), REMEDY)
@@ -92,13 +93,15 @@ class Trials:
             return f"ended the process that tried it ({_signal(-status)})"
         return f"ended the process that tried it (status {status})"
 
-    def _ask(self, line: bytes, place: str) -> dict[str, Any]:
+    def _ask(self, line: bytes, place: str, meanwhile: Callable[[], None] | None) -> dict[str, Any]:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
             process.stdin.write(line)
             process.stdin.flush()
+            if meanwhile is not None:
+                meanwhile()
             data = _line(process.stdout.fileno(), time.monotonic() + START + 2 * self.limits.seconds)
         except BrokenPipeError:
             data = b""
