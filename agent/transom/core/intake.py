@@ -40,7 +40,14 @@ class Route:
     targets: dict[str | None, Target] = field(default_factory=dict)
 
 
-_Row = tuple[int, int, int, float, int, bool]  # series, channel, time, value, received, arrival
+@dataclass(slots=True)
+class _Columns:
+    series: list[int] = field(default_factory=list)
+    channel: list[int] = field(default_factory=list)
+    time: list[int] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
+    arrival: list[bool] = field(default_factory=list)
 
 
 class Intake:
@@ -69,7 +76,7 @@ class Intake:
         self._bases: set[str] = set()  # what the known series' topics name, without a channel
         self._free: list[int] = []
         self._all = tuple(c.name for c in manifest.channels)
-        self._rows: list[_Row] = []
+        self._columns = _Columns()
         self._ahead = NEVER_AHEAD if max_ahead is None else max_ahead * 1000
         # Perhaps to be told: index among the collected readings, or None; topic, payload, arrival in µs, reason, kind.
         self._candidates: list[tuple[int | None, str, bytes, int, str, str]] = []
@@ -202,7 +209,7 @@ class Intake:
                 self.counts["received"] += len(samples)
                 self.counts["repeated"] += len(samples)
                 return 0
-        rows, targets = self._rows, route.targets
+        columns, targets = self._columns, route.targets
         again: dict[str | None, int] | None = {} if len(samples) > 1 else None
         for leaf, time, value in samples:
             if leaf in targets:
@@ -229,14 +236,16 @@ class Intake:
                 if again is not None:  # the second value of the same channel is a second reading
                     nth = again[leaf] = again.get(leaf, -1) + 1
                     more = max(more, nth)
-                    at = stamp + nth
-                else:
-                    at = stamp
+                columns.time.append(stamp + (nth if again is not None else 0))
             else:
                 if time - received > self._ahead:
-                    self._candidates.append((len(rows), topic, payload, received, "", "time"))
-                at = time
-            rows.append((target[0], target[1], at, value, received, time is None))  # type: ignore[arg-type]  # a float
+                    self._candidates.append((len(columns.series), topic, payload, received, "", "time"))
+                columns.time.append(time)
+            columns.series.append(target[0])
+            columns.channel.append(target[1])
+            columns.value.append(value)  # type: ignore[arg-type]  # the class was just looked at
+            columns.received.append(received)
+            columns.arrival.append(time is None)
         return more
 
     def _opened(
@@ -284,11 +293,12 @@ class Intake:
 
     def take(self) -> Readings:
         """The readings collected since the last call, in order of arrival."""
-        rows, self._rows = self._rows, []
-        self.counts["received"] += len(rows)
-        columns = zip(*rows, strict=True) if rows else ((),) * 6
-        kinds = np.int32, np.int16, np.int64, np.float64, np.int64, np.bool_
-        return Readings(*(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
+        c, self._columns = self._columns, _Columns()
+        self.counts["received"] += len(c.series)
+        return Readings(
+            np.array(c.series, np.int32), np.array(c.channel, np.int16), np.array(c.time, np.int64),
+            np.array(c.value, np.float64), np.array(c.received, np.int64), np.array(c.arrival, np.bool_),
+        )  # fmt: skip
 
     # --- state ----------------------------------------------------------------------------------------------------
 

@@ -250,10 +250,10 @@ def _quick_json(spec: PayloadSpec, general: Decode) -> Decode:
     quick = msgspec.json.Decoder(sample_type).decode
     seconds = spec.time_unit in ("auto", "s")
     earliest, latest = _SURELY_SECONDS
-    key = f'"{value}"'.encode()  # written otherwise, it is found by the general way
+    named = spec.value is not None
 
     def decode(payload: bytes, received: int) -> list[Sample]:
-        if payload[:1] == b"{" and key in payload and len(payload) <= most:
+        if payload[:1] == b"{" and (named or b'"value"' in payload) and len(payload) <= most:
             try:
                 sample: Any = quick(payload)
                 raw, when = sample.value, sample.time
