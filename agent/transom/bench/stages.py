@@ -30,6 +30,7 @@ from transom.edge.assembly import build_pipeline
 from transom.edge.inbox import Inbox
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper
+from transom.edge.memory import trim
 from transom.edge.observe import rss
 from transom.edge.receiver import Receiver
 from transom.settings import Settings, load_settings
@@ -186,10 +187,12 @@ def _memory(settings: Settings, loaded: Pipeline, more: int, folder: Path, base:
     bench = Bench(settings, loaded, base, folder)
     bench.warm(2 * base, 250)
     gc.collect()
+    trim()  # as an agent does each time it tells its health
     before = rss()
     bench._series = base + more
     bench.warm(base + more, 1000)
     gc.collect()
+    trim()
     grown = rss() - before
     bench.close()
     return {"rss_bytes": before, "series": more, "bytes_a_series": grown / more}
