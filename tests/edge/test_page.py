@@ -139,11 +139,13 @@ def test_a_viewer_is_told_all_there_is_and_then_what_happens(page: tuple[Web, in
 def test_who_connects_again_is_told_all_again_and_takes_no_second_place(page: tuple[Web, int]) -> None:
     web, port = page
     web.show(events(20.0, "a"), STREAMS)
-    with closing(Viewer(port, "?viewer=tab1")) as left, closing(Viewer(port, "?viewer=tab1")) as again:
-        assert again.until("chart")["value"] == [[20.0]]
-        while left.read()[0]:
-            pass
-        assert web.viewers()["viewers"] == 1
+    with closing(Viewer(port, "?viewer=tab1")) as left:
+        left.until("chart")  # it is served: the other one comes after it
+        with closing(Viewer(port, "?viewer=tab1")) as again:
+            assert again.until("chart")["value"] == [[20.0]]
+            while left.read()[0]:
+                pass
+            assert web.viewers()["viewers"] == 1
 
 
 def test_only_so_many_are_served_and_metrics_go_on(page: tuple[Web, int]) -> None:

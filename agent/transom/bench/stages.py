@@ -30,7 +30,7 @@ from transom.edge.assembly import build_pipeline
 from transom.edge.inbox import Inbox
 from transom.edge.journal import Journal
 from transom.edge.keeper import Keeper
-from transom.edge.memory import trim
+from transom.edge.memory import settle, trim
 from transom.edge.observe import rss
 from transom.edge.receiver import Receiver
 from transom.settings import Settings, load_settings
@@ -169,6 +169,7 @@ def own(stages: Mapping[str, float]) -> float:
 def run(config: Path, batch: int, series: Sequence[int], readings: int, memory: int) -> Iterator[tuple[str, Any]]:
     settings = load_settings(config, {})
     loaded = build_pipeline(settings).pipeline
+    settle()  # as an agent does when it is ready
     with tempfile.TemporaryDirectory(prefix="transom-bench-") as name:
         if memory:  # first: what was freed before would be used again
             yield "memory", _memory(settings, loaded, memory, Path(name) / "memory")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from transom.core.pipeline import Message
 from transom.edge.fairness import BLOCK, CROWDED, Fairness
 
-MOST = 8192  # messages of one drain: more would keep the loop from saying how it goes
+MOST = 2048  # messages of one drain: more make no turn cheaper, and the model would have none to work on meanwhile
 LARGEST = 256 << 20  # bytes of topics and payloads that may wait
 FULL = 0.8  # share of the limit from which the agent calls itself overloaded
 LONG = 1.0  # seconds that a message may wait before it does

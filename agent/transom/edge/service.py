@@ -116,7 +116,7 @@ class Agent:
                 if self._reload is not None and (problems := self._reload.concluded()) is not None:
                     self.remote.reloaded(problems)
                 if not self.ready.is_set() and connection.ready:
-                    memory.trim()
+                    memory.settle()
                     self.ready.set()
                     self._supervisor.say_ready(self._bulletin.doing())
                     log.info("ready: watching %s on %s", self._watched(), self.settings.broker.host)
