@@ -10,7 +10,7 @@ YOUNG = 20_000  # objects after which Python looks for cycles among them: a burs
 
 
 def settle() -> None:
-    """To be called once all is loaded: Python looks for cycles in what comes from now on, not again and again in torch's
+    """To be called once all is loaded: Python looks for cycles in what comes from now on, not ever again in torch's
     170,000 objects, which takes 0.1 s each time."""
     gc.collect()
     gc.freeze()
