@@ -14,6 +14,7 @@ from rich.table import Table
 from transom.core.model import Manifest, Privacy
 from transom.errors import ModelError
 from transom.runtimes import choice
+from transom.runtimes.manifest import word
 from transom_models import budget
 
 EXAMPLES = """\
@@ -110,6 +111,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     budget.add_arguments(parser)
     parser.add_argument("--name", help="the model's name (default: the output file's)")
+    parser.add_argument(
+        "--model-version", metavar="VERSION",
+        help="the model's version (default: 1, with --from the next): a running agent takes a higher one in its place",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,6 +145,9 @@ def _check(args: argparse.Namespace) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ModelError("--output", f"the folder {str(folder)!r} cannot be written to", "choose another")
     budget.check(args)
+    for option, text in (("--name", args.name), ("--model-version", args.model_version)):
+        if text is not None and not word(text):
+            raise ModelError(option, f"{text!r} must be a word without / + # @", "such as 2")
     if args.recipe is not None:
         return  # making.py looks at it
     if not args.data:

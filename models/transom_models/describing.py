@@ -26,7 +26,8 @@ def manifest(
     """values: each [N, C], NaN where missing, of normal running; table: of a detector; state: see Manifest."""
     horizon = args.horizon if args.task == "forecast" else 0
     made = Manifest(
-        name=args.name or args.output.stem, version=warm.next_version(start.manifest.version) if start else "1",
+        name=args.name or args.output.stem,
+        version=args.model_version or (warm.next_version(start.manifest.version) if start else "1"),
         task=args.task, family=args.family,
         channels=tuple(Channel(c) for c in found.channels), length=length, step=found.step,
         min_steps=min(args.min_steps or length, length), horizon=horizon, quantiles=QUANTILES if horizon else (),

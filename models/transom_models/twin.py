@@ -83,7 +83,7 @@ def make(source: Path, output: Path, windows: NDArray[np.float32] | None = None)
         module = torch.jit.load(io.BytesIO(opened.archive()), map_location="cpu").eval()
         keys = [key for key in (*PROMISED[opened.manifest.task], "interval") if key in module(_tensor(compared[:2]))]
         graph = export(module, keys, compared[:2], str(source), opened.manifest.state)
-        usual = module.state_dict().get("usual") if opened.manifest.stateful else None
+        usual = module.state_dict().get("usual")  # of residuals
     manifest = msgspec.structs.replace(opened.manifest, twin_of=opened.sha256, parameters=reference.parameters)
     trial = output.with_name(f".{output.name}.trial{onnx.SUFFIX}")
     try:

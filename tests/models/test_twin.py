@@ -136,3 +136,23 @@ def test_inspect_tells_the_runtime_and_where_a_twin_comes_from(pump: Path, capsy
     said = capsys.readouterr().out
     assert "ONNX Runtime" in said
     assert bundle.open_bundle(pump / "pump.pt").sha256 in said
+
+
+def test_a_model_that_predicts_very_well_has_a_twin(tmp_path: Path) -> None:
+    rng, t = np.random.default_rng(0), np.arange(4000)
+    level = 21 + np.sin(t / 20) + 0.002 * rng.standard_normal(len(t))
+    (tmp_path / "x.csv").write_text("time,v\n" + "".join(f"{1_700_000_000 + i},{level[i]:.5f}\n" for i in t))
+    words = ["train", "--data", str(tmp_path / "x.csv"), "--family", "lstm", "--method", "residual", "--epochs", "8"]
+    assert main([*words, "--output", str(tmp_path / "x.pt")]) == 0
+    assert (tmp_path / "x.onnx").exists(), "its score is the square of a residual that is a last digit"
+
+
+def test_what_is_trained_anew_can_be_a_higher_version(
+    pump: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--data", str(pump / "pump.csv"), "--family", "gru", "--length", "24", "--epochs", "1"]
+    words += ["--no-onnx", "--output", str(tmp_path / "m.pt"), "--name", "pump", "--model-version"]
+    assert main([*words, "2026.11"]) == 0
+    assert bundle.open_bundle(tmp_path / "m.pt").manifest.label == "pump@2026.11"
+    assert main([*words, "a/b"]) == 1
+    assert "--model-version: 'a/b' must be a word without / + # @" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def problem(manifest: Manifest) -> tuple[str, str] | None:
     if m.format not in FORMATS:
         return "format", f"{m.format} is not known here (known: {', '.join(map(str, FORMATS))})"
     for text, value in (("name", m.name), ("version", m.version), ("family", m.family)):
-        if not value.strip() or any(c in "/+#@\0\n" for c in value):
+        if not word(value):
             return text, f"{value!r} must be a word without / + # @"
     for key, number in at_least_one.items():
         if number < 1:
@@ -101,3 +101,8 @@ def _calibration_problem(table: CalibrationTable | None) -> tuple[str, str] | No
     if not (math.isfinite(table.tail_scale) and table.tail_scale > 0):
         return "calibration.tail_scale", f"{table.tail_scale} must be finite and more than 0"
     return None
+
+
+def word(text: str) -> bool:
+    """Whether a name, version or family may be called so: it becomes part of a label, and of topics."""
+    return bool(text.strip()) and not any(c in "/+#@\0\n" for c in text)

@@ -31,7 +31,7 @@ def admit(offer: Offer, stream: str, desk: Desk) -> None:
     if running is not None and offer.name == running.name and not fit.newer(offer.version, running.version):
         raise ModelError(
             "version", f"{offer.name}@{offer.version} is not newer than {running.label}, which runs here",
-            "give what you train a higher version",
+            "give what you train a higher version (--model-version)",
         )  # fmt: skip
     desk.room(offer.size)
 

@@ -26,7 +26,11 @@ def check(name: str, now: tuple[StreamSpec, Manifest], new: tuple[StreamSpec, Ma
     if a.name != b.name:
         raise ModelError(place, f"is not {a.name}, which runs here", REMEDY)
     if not newer(b.version, a.version):
-        raise ModelError(place, f"is not newer than {a.label}, which runs here", "give what you train a higher version")
+        raise ModelError(
+            place,
+            f"is not newer than {a.label}, which runs here",
+            "give what you train a higher version (--model-version)",
+        )
 
 
 def _shapes(now: tuple[StreamSpec, Manifest], new: tuple[StreamSpec, Manifest]) -> list[tuple[str, object, object]]:
