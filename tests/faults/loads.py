@@ -273,8 +273,9 @@ def soak(folder: Path, scale: float = 1, seed: int = 0) -> Report:
             "kB a minute": f"{slope:.0f} (at most {SOAK_GROWTH})",
         }  # fmt: skip
         report.demand(slope <= SOAK_GROWTH, f"at most {SOAK_GROWTH} kB a minute")
-        for name, column in (("threads", 2), ("file descriptors", 3)):
+        # The model's thread, and one that torch keeps for it, begin when a turn first waits behind another.
+        for name, column, late in (("threads", 2, 2), ("file descriptors", 3, 0)):
             first, second = int(seen[:half, column].max()), int(seen[half:, column].max())
             report.facts[name] = f"at most {first}, in the second half {second}"
-            report.demand(second <= first, f"no growth of {name}")
+            report.demand(second <= first + late, f"no growth of {name}")
         return report
