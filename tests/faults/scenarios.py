@@ -90,7 +90,8 @@ def kill_agent(folder: Path, scale: float = 1, seed: int = 0) -> Report:
 
 
 def _lost_with(report: Report, sensors: Sensors, without: set[tuple[str, int]], killed: list[float]) -> None:
-    """A broker that is killed loses what it has not written: that is the last it took, and nothing before."""
+    """A broker that is killed loses what it has not written: that is the last it took, and nothing before.
+    killed: when it was dead, each time."""
     ages = [min((k - sensors.times[n] for k in killed if k >= sensors.times[n]), default=1e9) for _, n in without]
     report.facts["lost by the broker"] = f"{len(ages)}, sent at most {max(ages, default=0):.2f} s before a kill"
     report.demand(max(ages, default=0) <= UNWRITTEN, f"what was sent {UNWRITTEN} s before a kill of the broker came")
@@ -108,8 +109,8 @@ def _kills(folder: Path, scale: float, seed: int, times: int, how: signal.Signal
                 since = len(agent.lines)
                 if agent_too and chance.random() < 0.5:
                     agent.kill()
-                killed.append(time.monotonic())
                 broker.kill(how)
+                killed.append(time.monotonic())  # once it is dead: until then it may still acknowledge
                 if agent_too:
                     agent.kill()
                 time.sleep(chance.uniform(0, DOWN_LONGEST))
