@@ -2,6 +2,7 @@
 
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,19 @@ def test_whoever_waits_for_room_is_woken() -> None:
     inbox.drain()
     thread.join(10)
     assert woken.is_set()
+
+
+@pytest.mark.timeout(30)
+def test_the_run_loop_is_woken_for_something_else_than_a_message() -> None:
+    inbox = Inbox(2)
+    inbox.wake()  # before it waits: nothing is missed
+    inbox.wait_turn(60)
+    waits = threading.Thread(target=inbox.wait_turn, args=(60,))
+    waits.start()
+    inbox.wake()
+    waits.join()
+    inbox.put(message(0))
+    inbox.wait_turn(60)
 
 
 @given(st.lists(st.one_of(st.booleans(), st.none()), max_size=60), st.integers(1, 8))

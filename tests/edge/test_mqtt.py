@@ -57,7 +57,8 @@ def test_what_is_published_arrives_in_the_inbox(
 ) -> None:
     port = request.getfixturevalue(broker).port
     connection, inbox = connect(port=port)
-    assert connection.wait_ready(15)
+    inbox.wait_turn(15)  # woken once it is subscribed
+    assert connection.ready
     with Heard(port, "t/#") as other:
         other.client.publish("plant/a/x", b"21.5", 1)
         assert inbox.wait(10)

@@ -19,6 +19,7 @@ from transom.runtimes import bundle, files, minisign
 from transom.runtimes.trial import Trials
 from transom.runtimes.trust import Voucher
 from transom.settings import load_settings, read
+from transom.verbs.run import prepare
 
 
 class Distance(torch.nn.Module):
@@ -164,6 +165,20 @@ def test_a_model_for_onnx_runtime_is_tried_too() -> None:
     _, digest = files.read_verified(file)
     with Trials() as trials:
         assert trials.run(file, digest).held[0] == "rlimits"
+
+
+def test_the_process_for_trials_gets_ready_ahead_for_models_that_are_not_shipped(here: Path) -> None:
+    def prepared(*models: Path | str) -> Trials:
+        streams = {f"s{i}": {"topic": f"t{i}", "model": str(model)} for i, model in enumerate(models)}
+        return prepare(load_settings(None, {"streams": streams}))
+
+    with prepared("universal", "nothing-such.pt") as trials:
+        assert not trials.started
+    with prepared("universal", here / "pump.pt") as trials:
+        assert trials.started
+        _, digest = files.read_verified(here / "pump.pt")
+        assert trials.run(here / "pump.pt", digest).held[0] == "rlimits"
+    assert not trials.started
 
 
 def test_minisign_itself_reads_our_keys_and_signatures_and_we_read_its(

@@ -21,6 +21,7 @@ from transom.core.values import ChannelSpec
 from transom.edge.gate import Gate
 from transom.errors import ModelError, SettingsError, TransomError
 from transom.runtimes import choice
+from transom.runtimes.trial import Trials
 from transom.runtimes.trust import Voucher
 from transom.settings import Settings, StreamSettings
 from transom.settings.senders import read_keys
@@ -133,20 +134,21 @@ class Updates(Protocol):
 
 
 def build_pipeline(
-    settings: Settings, load: Load = load_model, *, guarded: bool = True, updates: Updates | None = None
-) -> Assembly:
+    settings: Settings, load: Load = load_model, *, guarded: bool = True, updates: Updates | None = None,
+    trials: Trials | None = None,
+) -> Assembly:  # fmt: skip
     """Loads each model once and joins it with its streams. A stream that cannot run leaves the others to run; raises
     SettingsError, holding every problem, when none can.
 
     guarded: models pass the gate first. False only for a person who names the files and runs them as himself. updates:
-    newer files of a running agent, in the place of the configured ones.
+    newer files of a running agent, in the place of the configured ones. trials: prepared, and closed afterwards.
     """
     vouchers: dict[str, Voucher] = {}
     broken: dict[str, TransomError] = {}
     streams: list[tuple[StreamSpec, Model]] = []
     models: dict[tuple[Path, str | None], Model] = {}
     runtime = settings.agent.runtime
-    with Gate.of(settings.models) as gate:
+    with Gate.of(settings.models, trials) as gate:
         for name, stream in settings.streams.items():
             try:
                 newer = _newer(name, settings, gate, load, updates) if updates is not None else None

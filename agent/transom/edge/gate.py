@@ -29,8 +29,8 @@ class Gate:
         self._told: set[str] = set()
 
     @classmethod
-    def of(cls, models: ModelsSettings) -> "Gate":
-        return cls(Policy.of(models.trusted_keys, allow_unsigned=models.allow_unsigned))
+    def of(cls, models: ModelsSettings, trials: Trials | None = None) -> "Gate":
+        return cls(Policy.of(models.trusted_keys, allow_unsigned=models.allow_unsigned), trials)
 
     def __enter__(self) -> Self:
         return self

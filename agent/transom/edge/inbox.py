@@ -56,6 +56,7 @@ class Inbox:
         self._shed: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._fullest = self._longest = 0.0
+        self._woken = False
 
     def put(self, message: Message, token: Token | None = None) -> None:
         """Takes a message, also over the limit when it has a token; sheds the oldest without one for it."""
@@ -130,6 +131,18 @@ class Inbox:
         """True as soon as there is a message, False after `timeout` seconds without one."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self) > 0, timeout)
+
+    def wait_turn(self, timeout: float) -> None:
+        """Returns as soon as there is a message or `wake` was called, after `timeout` seconds at the latest."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._woken or len(self) > 0, timeout)
+            self._woken = False
+
+    def wake(self) -> None:
+        """Ends a `wait_turn`, this one or the next: there is something else to look at."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     @property
     def full(self) -> bool:

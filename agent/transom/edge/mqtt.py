@@ -331,6 +331,7 @@ class Connection:
     def _settle(self) -> None:
         if self._subscriptions.settled:
             self._ready.set()
+            self._inbox.wake()
 
     def _on_disconnect(
         self, _client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _props: object

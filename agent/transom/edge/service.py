@@ -107,7 +107,7 @@ class Agent:
                 self._turned = time.monotonic()
                 self._supervisor.alive()
                 due = 0.0 if self._turns.under_way else self.keeper.wait()
-                self.inbox.wait(TURN if due is None else min(TURN, due))
+                self.inbox.wait_turn(TURN if due is None else min(TURN, due))
                 connection.wait_writable()
                 self._turn(self.inbox.drain())
                 connection = self._reloaded()

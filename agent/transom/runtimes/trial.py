@@ -56,6 +56,14 @@ class Trials:
     def started(self) -> bool:
         return self._process is not None
 
+    def prepare(self, path: Path) -> None:
+        """Starts the child, which imports what runs such a file while this process does something else."""
+        process = self._started()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # `run` says what is the matter
+            process.stdin.write(json.dumps({"import": str(path)}).encode() + b"\n")
+            process.stdin.flush()
+
     def close(self) -> None:
         process, self._process = self._process, None
         if process is None:

@@ -1,7 +1,8 @@
 """The process in which strange models are tried: `python -m transom.runtimes.tried`, started by trial.py.
 
 A line of JSON names a file on standard input; a line of JSON says on standard output how it went. What runs models is
-imported once; each file is tried in a fork that has given up its rights (confine.py), so that none can touch the next.
+imported once, ahead of its files where a line asks for that; each file is tried in a fork that has given up its rights
+(confine.py), so that none can touch the next.
 """
 
 import contextlib
@@ -24,7 +25,9 @@ def main() -> int:
         os.nice(5)  # at a reload the agent goes on beside it
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        _import(Path(request["path"]))  # takes seconds, and rights that a trial has not
+        _import(Path(request.get("import") or request["path"]))  # takes seconds, and rights that a trial has not
+        if "import" in request:
+            continue
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:

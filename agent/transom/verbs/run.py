@@ -1,20 +1,19 @@
 """`transom run`: the agent until SIGTERM or SIGINT. Settings in, an exit status out."""
 
 import argparse
+import contextlib
 import faulthandler
 import logging
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 
-from transom.edge import logs
-from transom.edge.assembly import build_pipeline
-from transom.edge.reload import Reload
-from transom.edge.rollout.store import Store
-from transom.edge.service import Agent
-from transom.edge.systemd import Supervisor
+from transom.errors import ModelError
 from transom.flags import settings_arguments
-from transom.settings import load_settings
+from transom.runtimes import choice, files
+from transom.runtimes.trial import Trials
+from transom.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +29,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     settings = load_settings(args.config, args.overrides)
+    with prepare(settings) as trials:
+        return _run(args, settings, trials)
+
+
+def prepare(settings: Settings) -> Trials:
+    """The process for models that are not shipped, if any, started: it gets ready while this one imports the rest."""
+    trials, shipped = Trials(), {file.parent for file in files.shipped_models().values()}
+    strange: dict[str, Path] = {}  # one of each runtime
+    for stream in settings.streams.values():
+        with contextlib.suppress(ModelError):  # told in full when it is to be loaded
+            file = choice.find(stream.model, settings.folder, settings.agent.runtime)
+            if file.parent not in shipped:
+                strange[file.suffix] = file
+    for file in strange.values():
+        trials.prepare(file)
+    return trials
+
+
+def _run(args: argparse.Namespace, settings: Settings, trials: Trials) -> int:
+    from transom.edge import logs
+    from transom.edge.assembly import build_pipeline
+    from transom.edge.reload import Reload
+    from transom.edge.rollout.store import Store
+    from transom.edge.service import Agent
+    from transom.edge.systemd import Supervisor
+
     logs.set_up(settings.agent.log_level)
     stop = threading.Event()
     supervisor = Supervisor()
@@ -38,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     supervisor.say("loading models")
     store = Store(settings.agent.state / "models")
     store.begin()
-    assembly = build_pipeline(settings, updates=store)
+    assembly = build_pipeline(settings, updates=store, trials=trials)
     for error in assembly.broken.values():
         log.error("a stream is left out: %s", error)
     reload = Reload(lambda: load_settings(args.config, args.overrides), settings.config, store)
