@@ -265,7 +265,20 @@ def test_a_million_topics_are_bounded_by_max_series_and_counted() -> None:
     counts = pipeline.accounts()["s"]
     assert (counts["series"], counts["accepted"], counts["invalid_series"]) == (100, 100, 999_900)
     assert len(pipeline._routes) <= 200
-    assert 0 < letters <= 10 * 1000
+    assert 0 < letters <= 20 * 1000
+
+
+def test_a_topic_that_floods_with_nonsense_does_not_hide_the_refusal_of_another() -> None:
+    flood = [Message("plant/a/x", b"nonsense", T0 + i) for i in range(500)]
+    quiet = [Message("plant/b/x", b"12,5", T0 + 600), Message("plant/b/x", b"off", T0 + 601)]
+    later = [Message("plant/a/x", b"nonsense", T0 + 1000)]
+    before, pipeline = simple(), simple()
+    batches = [before.process(flood)]
+    pipeline.restore(before.snapshot())  # a restart opens no door either
+    batches += [pipeline.process(flood[:5]), pipeline.process(quiet), pipeline.process(later)]
+    told = [letter.topic for events in batches for letter in events.dead_letters]
+    assert told == ["plant/a/x"] * 10 + ["plant/b/x", "plant/a/x"]
+    assert pipeline.accounts()["s"]["invalid_payload"] == 508
 
 
 @pytest.mark.parametrize("topic", ["plant//x", "plant/a/", "plant/" + "a" * 600 + "/x"])

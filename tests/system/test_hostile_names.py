@@ -194,9 +194,10 @@ def test_a_hostile_name_does_nothing_wherever_it_comes_out(
         "topics": {"topic": "plant/{device}/{channel}", "threshold": 5.0},
         "keys": {"topic": "object/{device}", "threshold": 5.0},
     }
+    refused = [Message("plant/\x1b[2J/v", b"nothing", T0), *[Message(f"plant/{'x' * 9000}/v", b"1", T0)] * 3]
     log.write_bytes(
         recorded.word("begin", messages[0].received, filters=["#"], streams=begin)
-        + b"".join(recorded.line(m) for m in [Message("plant/\x1b[2J/v", b"nothing", T0), *messages])
+        + b"".join(recorded.line(m) for m in [*refused, *messages])
     )
     out_file, picture = work / "out.jsonl", work / "out.svg"
     capsys.readouterr()
@@ -204,6 +205,8 @@ def test_a_hostile_name_does_nothing_wherever_it_comes_out(
     assert cli.main(["replay", str(log), "--compare", "threshold=1", "threshold=9"]) == 0
     told = capsys.readouterr()
     assert "refused: plant/\\u001b[2J/v" in told.err
+    assert told.err.replace("\n", "").count("refused: plant/xxx") == 2  # once by each replay, and not at full length
+    assert told.err.count("x") < 1000
     shown_plainly(told.out)
     shown_plainly(told.err)
     assert {json.loads(line)["series"] for line in out_file.read_bytes().splitlines()} >= {f"{t}/v" for t in TOPICS}

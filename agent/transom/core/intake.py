@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transom.core.events import DeadLetter, lasted
+from transom.core.letters import Letters
 from transom.core.model import ANY, Manifest
 from transom.core.payloads import Decode, PayloadSpec, compile_decoder, sequence_of
 from transom.core.proof import Proof, ProofError, ProofSpec
@@ -22,7 +23,6 @@ from transom.core.values import PayloadError
 LONGEST_NAME = 512  # characters of a series' name, which becomes part of a topic
 NEVER_AHEAD = 1 << 62
 MOST_TARGETS = 1000  # keys of one topic's payloads that are remembered
-DEAD_LETTERS = 10  # a second and stream, by time of arrival
 COUNTS = ("received", "unused", "payload", "topic", "series", "repeated", "retained", "sender", "signature")
 
 Target = tuple[int, int] | None  # series and channel, or None for a channel that the stream does not use
@@ -81,7 +81,7 @@ class Intake:
         # Perhaps to be told: index among the collected readings, or None; topic, payload, arrival in µs, reason, kind.
         self._candidates: list[tuple[int | None, str, bytes, int, str, str]] = []
         self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
-        self._letter_second = [-1, 0]
+        self._letters = Letters()
         self.sequences = Sequences()
         self._sender = pattern.check_text(proof.sender) if proof is not None and proof.sender is not None else None
         self._numbers: dict[str, int] = {}  # of signed messages, kept while nothing need be signed
@@ -269,7 +269,7 @@ class Intake:
         self._candidates.append((None, topic, payload, received, reason, kind))
 
     def take_letters(self, fate: NDArray[np.uint8], readings: Readings) -> list[DeadLetter]:
-        """Of what was refused since the last call, at most DEAD_LETTERS a second of arrival, in order of arrival.
+        """Of what was refused since the last call, as many a second of arrival as `Letters` admits, in order.
 
         fate: uint8 [n], of the readings of the last `take`: some may have been refused for their time.
         """
@@ -278,11 +278,7 @@ class Intake:
         for index, topic, payload, received, why, kind in candidates:
             if index is not None and fate[index] != Fate.INVALID:
                 continue
-            second = received // 1_000_000
-            if self._letter_second[0] != second:
-                self._letter_second = [second, 0]
-            self._letter_second[1] += 1
-            if self._letter_second[1] > DEAD_LETTERS:
+            if not self._letters.admits(received // 1_000_000, topic):
                 continue
             reason = why
             if index is not None:
@@ -305,7 +301,7 @@ class Intake:
     def snapshot(self) -> dict[str, Any]:
         return {
             "names": list(self.names), "labels": [list(labels) for labels in self.labels], "counts": dict(self.counts),
-            "sequences": self.sequences.snapshot(), "free": list(self._free), "letters": list(self._letter_second),
+            "sequences": self.sequences.snapshot(), "free": list(self._free), "letters": self._letters.snapshot(),
             "numbers": self._numbers if self._proof is None else self._proof.snapshot(),
         }  # fmt: skip
 
@@ -316,7 +312,7 @@ class Intake:
         self.remember(state)
         self._free = list(state["free"])
         self.sequences.restore(state["sequences"])
-        self._letter_second = list(state["letters"])
+        self._letters = Letters(*state["letters"])
         self._ids = {name: i for i, name in enumerate(self.names) if name}
         self._bases = {self._base(i) for i in self._ids.values()}
 

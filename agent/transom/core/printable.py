@@ -13,6 +13,11 @@ def printable(text: str) -> str:
     return "".join(_escaped(c) if unicodedata.category(c) in _CONTROLS else c for c in text)
 
 
+def cut(text: str, most: int = 120) -> str:
+    """At most so many characters of it, and a sign that there were more."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def _escaped(c: str) -> str:
     units = c.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))

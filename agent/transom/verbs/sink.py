@@ -16,7 +16,7 @@ from rich.table import Table
 
 from transom.core.events import DriftReport, Events
 from transom.core.pipeline import Pipeline
-from transom.core.printable import printable
+from transom.core.printable import cut, printable
 from transom.dialects import plain
 from transom.edge.variants import Variant
 from transom.plots.panel import About
@@ -89,9 +89,9 @@ class Sink:
             tally.raised += alert.event == "raise"
             if alert.event == "raise" and len(tally.alerts) < 10:
                 tally.alerts.append(printable(f"{plain.rfc3339(alert.time)} {alert.series}: {alert.summary}"))
-        tally.letters += [
-            printable(f"{letter.topic}: {letter.reason}") for letter in events.dead_letters[: 5 - len(tally.letters)]
-        ]
+        if len(tally.letters) < 5:
+            told = (f"{cut(printable(letter.topic))}: {printable(letter.reason)}" for letter in events.dead_letters)
+            tally.letters = list(dict.fromkeys([*tally.letters, *told]))[:5]
 
     def finish(self, first: Variant, feed: Tables | Logs) -> None:
         """The accounts of all turns of a kind."""
