@@ -218,18 +218,33 @@ class Sensors:
     def __init__(self, port: int, *, host: str = "127.0.0.1", series: int = SERIES, begin: int | None = None) -> None:
         self.series, self.begin = series, begin or (int(time.time()) - 1_000_000) * 1000
         self.sent = 0  # readings of each series
-        self.times: list[float] = []  # when each round was sent
         Sensors.latest = self
         self._up: float | None = None  # since when the connection is there
-        self._client = client("sensors", port, host, lambda _: setattr(self, "_up", time.monotonic()))
+        self._sessions: list[float] = []  # when each connection began
+        self._published: dict[int, list[tuple[str, int]]] = {}  # by packet id, in order: topic and number,
+        self._acknowledged: dict[int, list[tuple[float, int]]] = {}  # and when that came, of which connection
+        self._client = client("sensors", port, host, self._connected)
         self._client.on_disconnect = lambda *_: setattr(self, "_up", None)
         self._given = self._taken = 0  # publications; those that the broker has acknowledged
         self._client.on_publish = self._heard
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def _heard(self, *_: Any) -> None:
+    def _connected(self, _client: paho.Client) -> None:
+        self._up = time.monotonic()
+        self._sessions.append(self._up)
+
+    def _heard(self, _client: paho.Client, _data: Any, mid: int, *_: Any) -> None:
         self._taken += 1
+        self._acknowledged.setdefault(mid, []).append((time.monotonic(), len(self._sessions) - 1))
+
+    def acknowledged(self) -> dict[tuple[str, int], tuple[float, float]]:
+        """Topic and number of each reading that the broker has: when it said so, and when that connection had begun."""
+        return {
+            which: (when, self._sessions[session])
+            for mid, readings in self._published.items()
+            for which, (when, session) in zip(readings, self._acknowledged.get(mid, []), strict=False)
+        }
 
     def topic(self, series: int) -> str:
         return f"plant/d{series}/x"
@@ -242,9 +257,9 @@ class Sensors:
         """One reading of each series, once the connection is there. Not right at its beginning: paho would send new
         messages before those that it sends again, and a sensor that sends out of order has late readings."""
         wait_until(lambda: self._up is not None and time.monotonic() - self._up > 0.5, 120, "no broker")
-        self.times.append(time.monotonic())
         for s in range(self.series):
-            self._client.publish(self.topic(s), self.body(s, self.sent), 1)  # it waits if the connection ends
+            info = self._client.publish(self.topic(s), self.body(s, self.sent), 1)  # it waits if the connection ends
+            self._published.setdefault(info.mid, []).append((self.topic(s), self.sent))
             self._given += 1
         self.sent += 1
 

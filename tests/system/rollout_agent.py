@@ -15,8 +15,8 @@ from typing import Any
 from transom.cli import main
 from transom.edge import gate
 from transom.edge.keeper import Keeper
+from transom.edge.rollout import store
 from transom.edge.rollout.store import Store
-from transom.verbs import run
 
 
 def killed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,6 +36,7 @@ class Offering(Store):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        STORES.append(self)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -56,15 +57,10 @@ RENEW = Keeper.renew
 STORES: list[Offering] = []
 
 
-def made(folder: Path) -> Offering:
-    STORES.append(Offering(folder))
-    return STORES[-1]
-
-
 if __name__ == "__main__":
     # A trial of each file takes a process; that one is tested elsewhere.
     for model in Path(sys.argv[2]).parent.glob("*.onnx"):
         gate._passed.add(hashlib.sha256(model.read_bytes()).hexdigest())
-    run.Store = made  # type: ignore[attr-defined,assignment]
+    store.Store = Offering  # type: ignore[misc]
     Keeper.renew = renewed  # type: ignore[method-assign]
     sys.exit(main(["run", *sys.argv[1:]]))
