@@ -5,6 +5,7 @@ Through the tables that replay reads: the same cells, the same times.
 
 import gzip
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.core.tables import read_table
+from transom.core.tables import TIME_NAMES, read_table
 from transom.errors import RecordingError
+
+log = logging.getLogger(__name__)
 
 LABELS = ("anomaly", "changepoint", "label", "class")
 REMAINING = "rul"  # the target that is made from where a recording ends
@@ -58,11 +61,15 @@ def read(
         blocks = list(table.blocks)
     if table.bad.count:
         first = table.bad.cells[0]
+        times = first.column.lower() in TIME_NAMES
         raise RecordingError(
             f"{path}:{first.line}",
             f"{table.bad.count} cells are no number or time, first {first.text!r} in column {first.column!r}",
+            "write times as 2026-03-28 14:00:00 (ISO 8601) or in seconds since 1970" if times else
             "mend or remove them: a model learns what it is given",
         )  # fmt: skip
+    if table.left and not channels:
+        log.warning("%s: left out, for they hold no numbers: %s", path, table.left_out)
     times = np.concatenate([t for t, _ in blocks])
     values = np.concatenate([v for _, v in blocks])
     label = label or next((n for n in table.names if n.lower() in LABELS), None)

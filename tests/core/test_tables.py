@@ -67,3 +67,28 @@ def test_values_are_columns_in_the_order_of_the_file() -> None:
     assert table.names == ("b", "a")
     ((_, values),) = table.blocks
     assert np.array_equal(values, [[1, 2], [np.nan, 4]], equal_nan=True)
+
+
+def test_a_decimal_comma_is_one_where_no_number_has_a_point_and_commas_part_no_cells() -> None:
+    _, table = read("time;a;b;note\n1700000000;20,5;-3;ok\n1700000001;1,5e2;4;\n1700000002;;1450;ok\n")
+    assert table.names == ("a", "b")
+    _, values = next(iter(read_table(["time;a;b\n", "1;20,5;-3\n", "2;1,5e2;4\n"], "t.csv").blocks))
+    assert values.tolist() == [[20.5, -3.0], [150.0, 4.0]]
+    grouped = read_table(["time;a\n", *["2;2,5\n"] * 60, "3;1.450\n", "4;1.450,5\n"], "t.csv")
+    assert [len(block) for block, _ in grouped.blocks] == [62]
+    assert [c.text for c in grouped.bad.cells] == ["1.450", "1.450,5"]  # no guess: it may be a thousand
+
+
+def test_points_and_commas_in_one_file_are_left_as_they_are() -> None:
+    _, table = read("time;a;b\n1700000000;20,5;1.5\n1700000001;20,6;2.5\n")
+    assert table.names == ("b",)
+    assert table.left_out == "'a' ('20,5')"
+
+
+def test_columns_without_numbers_are_told() -> None:
+    header = ",".join(f"c{i}" for i in range(7))
+    _, table = read(f"time,x,{header}\n1700000000,1,,{'on,' * 5}on\n1700000001,2,off,{'on,' * 5}on\n")
+    assert table.names == ("x",)
+    assert table.left_out.startswith("'c0' ('off'), 'c1' ('on'), ")
+    assert table.left_out.endswith(" and 2 more")
+    assert read("time,x\n1700000000,1\n")[1].left_out == ""

@@ -5,6 +5,7 @@ Opens nothing. A cell that is no number becomes NaN and is reported, never dropp
 
 import csv
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date
@@ -22,6 +23,8 @@ KEPT = 20  # bad cells that are kept with their place
 SNIFFED = 50  # rows that decide which columns are numeric, and whether 20140701 is a date
 YEARS = range(1900, 2200)  # of a date in eight digits
 SHOWN = 60  # characters of a bad cell
+LEFT = 5  # columns without numbers that are told by name
+_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?")  # a number with a decimal comma
 EMPTY = ("", "na", "nan", "null", "none", "-")  # ways to write "no value"
 
 
@@ -50,11 +53,19 @@ class BadCells:
 @dataclass(frozen=True, slots=True)
 class Table:
     """names: the numeric columns; blocks: (times int64 µs [n], values float64 [n, C], NaN where missing) in the
-    file's order; bad: filled while the blocks are read."""
+    file's order; bad: filled while the blocks are read; left: a first cell of each column that holds no numbers."""
 
     names: tuple[str, ...]
     blocks: Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]
     bad: BadCells
+    left: tuple[BadCell, ...] = ()
+
+    @property
+    def left_out(self) -> str:
+        """Those columns in words, empty where there are none."""
+        more = len(self.left) - LEFT
+        told = [f"{c.column!r} ({c.text!r})" for c in self.left[:LEFT]]
+        return ", ".join(told) + (f" and {more} more" if more > 0 else "")
 
 
 def read_table(lines: Iterable[str], name: str, exclude: Iterable[str] = ()) -> Table:
@@ -78,13 +89,17 @@ def read_table(lines: Iterable[str], name: str, exclude: Iterable[str] = ()) -> 
     head = list(itertools.islice(rows, SNIFFED))
     if not head:
         raise RecordingError(name, "has a header and no rows", "give a CSV with rows")
-    wanted = [i for i, c in enumerate(header) if i and c not in set(exclude) and _is_numeric(head, i)]
+    number = _comma_number if separator != "," and _have_commas(head) else _number
+    columns = [i for i, c in enumerate(header) if i and c not in set(exclude)]
+    wanted = [i for i in columns if _is_numeric(head, i, number)]
     if not wanted:
         raise RecordingError(name, "has no numeric column beside the time", f"its columns: {', '.join(header)[:200]}")
+    left = tuple(_first(head, i, header[i]) for i in columns if i not in wanted)
     bad = BadCells()
     names = tuple(header[i] for i in wanted)
     read_time = _date_or_instant if _are_dates([row[0] for _, row in head if row]) else _instant
-    return Table(names, _blocks(itertools.chain(head, rows), wanted, header, name, bad, read_time), bad)
+    blocks = _blocks(itertools.chain(head, rows), wanted, header, name, bad, read_time, number)
+    return Table(names, blocks, bad, left)
 
 
 def _whole(line: str) -> str:
@@ -126,11 +141,24 @@ def _separator(header: str) -> str:
     return max((";", ",", "\t", "|"), key=header.count)
 
 
-def _is_numeric(rows: list[tuple[int, list[str]]], column: int) -> bool:
+def _have_commas(rows: list[tuple[int, list[str]]]) -> bool:
+    """Whether numbers are written with a decimal comma: some are, and none with a point."""
+    cells = [cell.strip() for _, row in rows for cell in row[1:]]
+    return any(map(_COMMA.fullmatch, cells)) and not any("." in c and _number(c) is not None for c in cells)
+
+
+def _is_numeric(rows: list[tuple[int, list[str]]], column: int, number: Callable[[str], float | None]) -> bool:
     """At least half of the cells that hold something hold a number."""
     cells = [row[column].strip() for _, row in rows if len(row) > column]
     cells = [c for c in cells if c.lower() not in EMPTY]
-    return not cells or 2 * sum(_number(c) is not None for c in cells) >= len(cells)
+    return not cells or 2 * sum(number(c) is not None for c in cells) >= len(cells)
+
+
+def _first(rows: list[tuple[int, list[str]]], column: int, name: str) -> BadCell:
+    """The first cell of a column that holds something."""
+    cells = ((line, row[column].strip()) for line, row in rows if len(row) > column)
+    line, text = next((line, text) for line, text in cells if text.lower() not in EMPTY)
+    return BadCell(line, name, text[:SHOWN])
 
 
 def _number(text: str) -> float | None:
@@ -141,9 +169,14 @@ def _number(text: str) -> float | None:
     return value if abs(value) <= 3.4e38 and "_" not in text else None
 
 
+def _comma_number(text: str) -> float | None:
+    """A point beside decimal commas may group thousands: such a cell is no number here, rather than the wrong one."""
+    return None if "." in text else _number(text.replace(",", ".", 1))
+
+
 def _blocks(
     rows: Iterable[tuple[int, list[str]]], wanted: list[int], header: list[str], name: str, bad: BadCells,
-    read_time: Callable[[str], int],
+    read_time: Callable[[str], int], number: Callable[[str], float | None],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:  # fmt: skip
     source = iter(rows)
     while True:
@@ -159,7 +192,7 @@ def _blocks(
                     bad.add(line, header[0], row[0])
                     continue
                 times.append(time)
-                values.append([_cell(row, i, line, header, bad) for i in wanted])
+                values.append([_cell(row, i, line, header, bad, number) for i in wanted])
         except csv.Error as error:
             raise RecordingError(name, f"cannot be read as CSV ({error})", "is it a text file?") from None
         if not times:
@@ -171,11 +204,13 @@ def _blocks(
         yield np.array(times, np.int64), np.array(values, np.float64).reshape(len(times), len(wanted))
 
 
-def _cell(row: list[str], column: int, line: int, header: list[str], bad: BadCells) -> float:
+def _cell(
+    row: list[str], column: int, line: int, header: list[str], bad: BadCells, number: Callable[[str], float | None]
+) -> float:
     text = row[column].strip() if column < len(row) else ""
     if text.lower() in EMPTY:
         return np.nan
-    value = _number(text)
+    value = number(text)
     if value is None:
         bad.add(line, header[column], text)
         return np.nan

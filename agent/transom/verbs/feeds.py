@@ -32,9 +32,12 @@ class Tables:
             self._progress.update(task, completed=done, total=size)
 
     def bad(self) -> dict[str, int]:
-        """Cells that are no number, by the first of them in each file."""
+        """Cells that are no number, by the first of them in each file, and columns that hold none."""
         found = {}
         for opened in self._tables:
+            if left := opened.table.left:
+                some = "column" if len(left) == 1 else "columns"
+                found[f"{some} of {opened.source.path} left out, without numbers: {opened.table.left_out}"] = len(left)
             bad = opened.table.bad
             if bad.count:
                 first = bad.cells[0]
