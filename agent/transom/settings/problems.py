@@ -4,17 +4,17 @@ An error and the layers in, a TransomError out. Never shows a secret.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from transom.errors import TransomError
 from transom.flags import nearest
-from transom.settings.options import AgentSettings, BrokerSettings, PrivacySettings, Settings, TlsSettings
+from transom.settings.options import Settings
 from transom.settings.quantities import shown
 from transom.settings.sources import Layers, Loc, dotted
-from transom.settings.streams import ChannelSettings, StreamSettings
 
 _BOUNDS = {"greater_than_equal": "at least", "less_than_equal": "at most", "greater_than": "more than"}
 _TYPES = {
@@ -71,18 +71,24 @@ def meant(loc: Loc) -> str:
     beside = nearest(loc[-1], parent.model_fields)
     if beside:
         return f"did you mean {dotted((*loc[:-1], beside))}?"
-    elsewhere = [f"{s}.{loc[-1]}" for s, cls in _SECTIONS.items() if loc[-1] in cls.model_fields]
+    named = [(place, key) for place, cls in _SECTIONS.items() if place for key in cls.model_fields]
+    elsewhere = [f"{place}.{key}" for place, key in named if key == loc[-1]]
+    elsewhere += [f"{place}.{key}" for place, key in named if key.startswith(f"{loc[-1]}_")]  # ca for tls.ca_file
     return f"did you mean {elsewhere[0]}?" if elsewhere else f"known: {_known(parent)}"
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "agent": AgentSettings,
-    "broker": BrokerSettings,
-    "broker.tls": TlsSettings,
-    "privacy": PrivacySettings,
-    "streams.NAME": StreamSettings,
-    "streams.NAME.channels.NAME": ChannelSettings,
-}
+def _sections(cls: type[BaseModel], place: Loc = ()) -> Iterator[tuple[str, type[BaseModel]]]:
+    """A model and those of its tables, by their place in a configuration, NAME for what users name."""
+    yield dotted(place), cls
+    for name, field in cls.model_fields.items():
+        kind = field.annotation
+        named = get_origin(kind) is dict
+        kind = get_args(kind)[1] if named else kind
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _sections(kind, (*place, name, "NAME") if named else (*place, name))
+
+
+_SECTIONS = dict(_sections(Settings))
 
 
 def _section(loc: Loc) -> type[BaseModel]:
