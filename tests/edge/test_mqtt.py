@@ -95,6 +95,21 @@ def test_a_broker_that_comes_back_is_subscribed_to_again(mosquitto_broker, conne
 
 
 @pytest.mark.mosquitto
+def test_two_agents_with_one_id_are_told_what_the_broker_does_not_say(
+    mosquitto_broker, connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = connect(port=mosquitto_broker.port)
+    assert first.wait_ready(15)
+    connect(port=mosquitto_broker.port)  # each ends the other's session when it comes back
+    with Heard(mosquitto_broker.port, "t/status") as other:
+        other.wait_until(lambda heard: len(heard["t/status"]) > 20 or "agent.id" in caplog.text, 30)
+    assert (
+        "3 times soon after it began: does another client use the id transom? Give each agent an agent.id"
+        in caplog.text
+    )
+
+
+@pytest.mark.mosquitto
 def test_a_wrong_password_is_one_clear_line(mosquitto, connect, tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"
     passwords.write_text("me:$7$101$c2FsdHNhbHRzYWx0$AAAA\n")

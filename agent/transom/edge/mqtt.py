@@ -35,6 +35,7 @@ RENEWED = "new certificates"
 UNWRITTEN = 4 << 20  # bytes that may wait for the socket
 SLOW = 0.25  # seconds that the run loop waits for it, at most
 LAST_WORD = 0.6  # share of the time to close that the last publication may take
+BRIEF, BRIEFS = 10.0, 3  # seconds of a session, and such sessions in a row, that make one think of a namesake
 LOOK = 0.5  # seconds after which the network thread looks whether it should end
 
 
@@ -211,8 +212,9 @@ class Connection:
         return client
 
     def _loop(self) -> None:
-        pause = self._backoff
+        pause, briefs = self._backoff, 0
         while not self._closing.is_set():
+            begun = time.monotonic()
             problem = self._one_session()
             if problem == OLDER:  # ask again at once in the older language
                 self._speak(version5=False)
@@ -223,6 +225,12 @@ class Connection:
                 continue
             if self._ready.is_set():
                 pause = self._backoff
+            briefs = briefs + 1 if self._ready.is_set() and time.monotonic() - begun < BRIEF else 0
+            if briefs >= BRIEFS:  # mosquitto ends the older of two with one id, and does not say why
+                problem += (
+                    f", {BRIEFS} times soon after it began: does another client use the id {self.options.client_id}?"
+                )
+                problem += " Give each agent an agent.id of its own"
             self._ready.clear()
             self.problem = problem
             wait = random.uniform(pause / 2, pause)  # jitter, so that a fleet does not return at once
