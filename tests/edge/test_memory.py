@@ -8,12 +8,12 @@ import numpy as np
 from transom.edge import memory
 
 def code():
-    \"\"\"kB of code, mapped from files, that are in this process.\"\"\"
+    \"\"\"kB of files' code and constants that are in this process.\"\"\"
     total, counts = 0, False
     for line in open("/proc/self/smaps"):
         fields = line.split()
         if "-" in fields[0]:
-            counts = fields[1] == "r-xp" and len(fields) > 5
+            counts = fields[1] in ("r-xp", "r--p") and len(fields) > 5
         elif fields[0] == "Rss:" and counts:
             total += int(fields[1])
     return total
