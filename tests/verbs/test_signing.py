@@ -107,6 +107,22 @@ def test_where_unsigned_models_are_allowed_the_log_and_info_say_so_loudly(
     assert "NOBODY" not in next(gate.notes(allow_unsigned=True, vouchers=shipped))
 
 
+def test_check_loads_no_file_while_it_cannot_know_whom_to_trust(
+    here: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = here / "transom.toml"
+    stream = 'topic = "x/{channel}"\nmodel = "pump.pt"\n'
+    config.write_text(
+        f'[models]\ntrusted_keys = ["pump.pub"]\n[streams.a]\n{stream}[streams.b]\n{stream.replace("pump", "gone")}'
+    )
+    assert main(["check", "-c", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert "'pump.pub' is no public key" in said
+    assert "there is no model file" in said
+    assert "2 problems" in said
+    assert not caplog.records  # neither tried nor called unsigned
+
+
 def test_doctor_finds_unsigned_models_and_that_they_are_allowed(here: Path) -> None:
     config = here / "transom.toml"
     config.write_text('[streams.a]\ntopic = "x/{channel}"\nmodel = "pump.pt"\n')

@@ -40,13 +40,16 @@ def run(args: argparse.Namespace) -> int:
     bundles: dict[str, choice.Opened] = {}
     runtime = reading.settings.agent.runtime if reading.settings else "auto"
     vouchers: dict[str, Voucher] = {}
-    with Gate.of(reading.trust or ModelsSettings(allow_unsigned=True)) as gate:
-        for name, stream in reading.streams.items():
+    # Without knowing whom to trust no file is loaded.
+    known = reading.streams if reading.trust is not None else {}
+    with Gate.of(reading.trust or ModelsSettings()) as gate:
+        for name, stream in known.items():
             try:
                 bundles[name], vouchers[name] = check_model(name, stream, reading.folder, gate, runtime)
             except TransomError as error:
                 problems.append(_at_key(error, _place(args.config, name)))
-    for name, model in reading.models.items():  # of streams that are wrong otherwise: at least whether it is there
+    others = {name: stream.model for name, stream in reading.streams.items() if name not in known}
+    for name, model in (reading.models | others).items():  # of what is wrong otherwise: at least whether it is there
         try:
             model_file(model, reading.folder)
         except TransomError as error:
