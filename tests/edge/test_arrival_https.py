@@ -39,8 +39,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     for name in ("ca", "another"):
         openssl("req", "-x509", *new, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "2", "-subj", f"/CN={name}",
-                folder=folder)  # fmt: skip
-    (folder / "san").write_text("subjectAltName=IP:127.0.0.1\n")
+                "-addext", "keyUsage=critical,keyCertSign", folder=folder)  # fmt: skip  # Python 3.13 demands it
+    (folder / "san").write_text("subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
     openssl("req", *new, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server", folder=folder)
     openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
             "-extfile", "san", "-out", "server.pem", folder=folder)  # fmt: skip
