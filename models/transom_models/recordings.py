@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from transom.core.tables import TIME_NAMES, read_table
+from transom.core.tables import HEAD, TIME_NAMES, encoding, read_table
 from transom.errors import RecordingError
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,12 @@ def read(
         raw = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115  # the next lines do
     except OSError as error:
         raise RecordingError(str(path), error.strerror or str(error), "give a CSV file") from None
-    with io.TextIOWrapper(raw, "utf-8-sig", errors="replace", newline="") as text:
-        table = read_table(text, str(path))
-        blocks = list(table.blocks)
+    try:
+        with raw, io.TextIOWrapper(raw, encoding(raw.peek(HEAD)), errors="replace", newline="") as text:
+            table = read_table(text, str(path))
+            blocks = list(table.blocks)
+    except (OSError, EOFError) as error:  # gzip's too
+        raise RecordingError(str(path), f"cannot be read to its end ({error})", "is it whole?") from None
     if table.bad.count:
         first = table.bad.cells[0]
         times = first.column.lower() in TIME_NAMES

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from transom.core.tables import Table, read_table
+from transom.core.tables import Table, encoding, read_table
 
 
 def read(text: str) -> tuple[list[str], Table]:
@@ -92,3 +92,17 @@ def test_columns_without_numbers_are_told() -> None:
     assert table.left_out.startswith("'c0' ('off'), 'c1' ('on'), ")
     assert table.left_out.endswith(" and 2 more")
     assert read("time,x\n1700000000,1\n")[1].left_out == ""
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        ("time,Temperatur (°C)\n1,2\n".encode(), "utf-8-sig"),
+        ("time,Temperatur (°C)\n1,2\n".encode("cp1252"), "cp1252"),
+        (b"\xef\xbb\xbftime,x\n", "utf-8-sig"),
+        (b"time,x\n1,\xff\n", "utf-8-sig"),  # a broken row says nothing of the whole
+        ("time,°".encode()[:-1], "utf-8-sig"),  # the end of what was looked at
+    ],
+)
+def test_the_header_tells_the_encoding(head: bytes, name: str) -> None:
+    assert encoding(head) == name

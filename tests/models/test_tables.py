@@ -224,3 +224,28 @@ class TestCases:
         seen = module.seen(window)
         assert seen.shape == (1, 2, 16)
         assert seen[0, :, [0, 2, 4, 6]].tolist() == [[2, 3, 4, 5], [6, 7, 8, 9]]
+
+
+class TestFiles:
+    def test_a_spreadsheets_file_is_read_and_what_is_left_out_is_told(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "anlage.csv"
+        path.write_text("time;Temperatur (°C);Status\n2026-03-28 14:00;60,5;ok\n2026-03-28 14:01;61,5;\n", "cp1252")
+        found = recordings.read(path)
+        assert found.channels == ("Temperatur (°C)",)
+        assert found.values.tolist() == [[60.5], [61.5]]
+        assert caplog.messages == [f"{path}: left out, for they hold no numbers: 'Status' ('ok')"]
+
+    def test_a_time_that_is_none_is_told_with_what_is_one(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv"
+        path.write_text("time,x\n28.03.2026 14:00,1\n")
+        with pytest.raises(RecordingError, match="'28.03.2026 14:00' in column 'time'; write times as 2026-03-28"):
+            recordings.read(path)
+
+    @pytest.mark.parametrize("data", [b"time,x\n1,2\n", gzip.compress(b"time,x\n" + bytes(range(256)) * 99)[:-50]])
+    def test_a_broken_archive_is_one_line(self, data: bytes, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv.gz"
+        path.write_bytes(data)
+        with pytest.raises(RecordingError, match="cannot be read to its end"):
+            recordings.read(path)

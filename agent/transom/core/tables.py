@@ -23,6 +23,7 @@ KEPT = 20  # bad cells that are kept with their place
 SNIFFED = 50  # rows that decide which columns are numeric, and whether 20140701 is a date
 YEARS = range(1900, 2200)  # of a date in eight digits
 SHOWN = 60  # characters of a bad cell
+HEAD = 8192  # bytes of a file from which its encoding is found
 LEFT = 5  # columns without numbers that are told by name
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+(?:[eE][+-]?[0-9]+)?")  # a number with a decimal comma
 EMPTY = ("", "na", "nan", "null", "none", "-")  # ways to write "no value"
@@ -66,6 +67,15 @@ class Table:
         more = len(self.left) - LEFT
         told = [f"{c.column!r} ({c.text!r})" for c in self.left[:LEFT]]
         return ", ".join(told) + (f" and {more} more" if more > 0 else "")
+
+
+def encoding(head: bytes) -> str:
+    """Of a file that begins so: UTF-8, or what spreadsheets write in Western Europe where its header is no UTF-8."""
+    try:
+        head.partition(b"\n")[0].decode()
+    except UnicodeDecodeError as error:
+        return "utf-8-sig" if error.reason == "unexpected end of data" else "cp1252"  # a long header, cut
+    return "utf-8-sig"
 
 
 def read_table(lines: Iterable[str], name: str, exclude: Iterable[str] = ()) -> Table:

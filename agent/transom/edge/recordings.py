@@ -18,7 +18,7 @@ from transom.core.payloads import PayloadSpec
 from transom.core.pipeline import Message, Turn
 from transom.core.recorded import Recorded, begin_of, turns
 from transom.core.stream import StreamSpec
-from transom.core.tables import Table, read_table
+from transom.core.tables import HEAD, Table, encoding, read_table
 from transom.core.values import ChannelSpec
 from transom.errors import RecordingError
 
@@ -86,7 +86,7 @@ def open_source(path: Path, name: str = "", *, cut: bool = False) -> Source:
 
 def _lines(stream: Any, path: Path, *, cut: bool) -> Iterator[str]:
     try:
-        with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="") as text:
+        with io.TextIOWrapper(stream, encoding(stream.peek(HEAD)), errors="replace", newline="") as text:
             yield from text
     except (OSError, EOFError, gzip.BadGzipFile) as error:
         if cut and isinstance(error, EOFError):  # a recorder that was killed
