@@ -125,7 +125,8 @@ def recorded(
 def prepared(
     recordings: Sequence[Recording], targets: Sequence[str], step: int | None, aggregate: Aggregate, length: int
 ) -> list[Recording]:
-    """With their targets, and on a grid of `step` ms. Raises RecordingError where one has other channels."""
+    """With their targets, and on a grid of `step` ms. Raises RecordingError where one has other channels, or where none
+    has a value of one."""
     if targets:
         recordings = [r if r.targets is not None else aimed(r, targets) for r in recordings]
     if step is not None:
@@ -138,6 +139,13 @@ def prepared(
                 f"has the channels {', '.join(recording.channels)}",
                 f"the first file has {', '.join(names)}",
             )
+    empty = np.all([np.isnan(r.values).all(axis=0) for r in recordings], axis=0)
+    if empty.any():
+        held = [name for name, none in zip(names, empty, strict=True) if not none]
+        raise RecordingError(
+            recordings[0].name, f"holds no value of {', '.join(np.array(names)[empty].tolist())}",
+            f"leave that out: --channels {' '.join(held)}" if held else "give a file with values",
+        )  # fmt: skip
     return list(recordings)
 
 

@@ -249,3 +249,11 @@ class TestFiles:
         path.write_bytes(data)
         with pytest.raises(RecordingError, match="cannot be read to its end"):
             recordings.read(path)
+
+    def test_a_column_without_any_value_is_told_before_it_is_learned(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "a.csv"
+        path.write_text("time,x,y\n" + "".join(f"{i},{i % 7},\n" for i in range(400)))
+        assert main(["train", "--data", str(path), "--epochs", "1", "--output", str(tmp_path / "m.pt")]) == 1
+        assert "a: holds no value of y; leave that out: --channels x" in capsys.readouterr().err
