@@ -20,7 +20,7 @@ def code():
 
 matrix = np.arange(9.0).reshape(3, 3) + np.eye(3)
 inverse, before = np.linalg.inv(matrix), code()
-memory.settle()
+memory.unmap_files()
 after = code()
 assert (np.linalg.inv(matrix) == inverse).all()
 print(before, after)

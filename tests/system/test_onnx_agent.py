@@ -24,7 +24,7 @@ def test_an_agent_on_onnx_alone_raises_its_alert_and_never_imports_torch(
     port = broker.port  # type: ignore[attr-defined]
     config = tmp_path / "a.toml"
     config.write_text(
-        f'[agent]\nid = "gw"\nstate = "{tmp_path}/s"\nruntime = "onnx"\n[broker]\nport = {port}\n'
+        f'[agent]\nid = "gw"\nstate = "{tmp_path}/s"\nruntime = "onnx"\nhealth_every = "100ms"\n[broker]\nport = {port}\n'
         '[streams.pumps]\ntopic = "plant/{device}/{channel}"\nmodel = "universal"\nfalse_alarms = "1/hour"\n'
     )
     with Heard(port, "transom/gw/#") as other, (tmp_path / "log").open("wb") as log:
@@ -34,6 +34,7 @@ def test_an_agent_on_onnx_alone_raises_its_alert_and_never_imports_torch(
         )  # fmt: skip
         try:
             other.wait_for("transom/gw/status", b'{"state":"online"}', 60)
+            other.wait_until(lambda h: len(h.get("transom/gw/health", [])) > 1, 30)  # by then it has subscribed
             for i in range(100):
                 other.client.publish("plant/p1/vibration", str(20 + i % 3), qos=1)
             other.client.publish("plant/p1/vibration", "90", qos=1)

@@ -21,12 +21,14 @@ def settle() -> None:
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
     trim()
-    unmap_files()
 
 
 def unmap_files() -> None:
     """Takes code and constants of libraries out of this process: what is used again comes back from the kernel's cache
-    of files, 64 kB in a µs or so, and what only the start used does not (70 MB of torch's). Only on Linux."""
+    of files, 64 kB in a µs or so, and what only the start used does not (70 MB of torch's). Only on Linux.
+
+    To be called while no other thread could load a library: of one that is half loaded, pages would be lost.
+    """
     for begin, end in _unwritten():
         _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _DONTNEED)
 

@@ -48,7 +48,7 @@ def prepare(settings: Settings) -> Trials:
 
 
 def _run(args: argparse.Namespace, settings: Settings, trials: Trials) -> int:
-    from transom.edge import logs
+    from transom.edge import logs, memory
     from transom.edge.assembly import build_pipeline
     from transom.edge.reload import Reload
     from transom.edge.rollout.store import Store
@@ -66,6 +66,7 @@ def _run(args: argparse.Namespace, settings: Settings, trials: Trials) -> int:
     assembly = build_pipeline(settings, updates=store, trials=trials)
     for error in assembly.broken.values():
         log.error("a stream is left out: %s", error)
+    memory.unmap_files()  # before any thread is begun
     reload = Reload(lambda: load_settings(args.config, args.overrides), settings.config, store)
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
